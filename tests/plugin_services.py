@@ -21,7 +21,7 @@ import pytest
 from tests.local_servers import ServerNotStarted, new_run_directory, start_postgres, start_redis
 
 ENGINES = ("sqlite", "postgresql")
-ENGINE_FIXTURES = {"db", "transactional_db", "django_db_setup", "django_db_reset_sequences", "start_web"}
+ENGINE_FIXTURES = {"db", "transactional_db", "django_db_setup", "databases"}
 # Empty and not merely absent, so that a developer's .env cannot put a real account within reach of a test.
 NEVER_REAL = (
     *("UPSTREAM_OPENAI_URL", "UPSTREAM_OPENAI_KEY", "UPSTREAM_ANTHROPIC_URL", "UPSTREAM_ANTHROPIC_KEY"),

@@ -1,0 +1,36 @@
+"""`python -m tests.seed`: migrates the database of DATABASE_URL, loads prices and two customers, and prints them as JSON.
+
+Run once a session; every database of a started server is a copy of the outcome.
+"""
+
+import json
+from decimal import Decimal
+
+import django
+
+
+def seed() -> dict[str, str]:
+    """Fills the database; answers the fields of `tests.servers.Seed`."""
+    from django.core.management import call_command
+
+    from billing.models import ApiKey, Customer
+    from pricing.catalog import import_prices
+
+    call_command("migrate", verbosity=0)
+    import_prices(book="cost")
+    import_prices(book="list", markup_percent=Decimal(20))
+    payer = Customer.objects.create(external_id="payer", name="Payer")
+    stranger = Customer.objects.create(external_id="stranger", name="Stranger")
+    _, payer_key = ApiKey.issue(payer, "tests")
+    _, stranger_key = ApiKey.issue(stranger, "tests")
+    return {
+        "customer_id": str(payer.id),
+        "api_key": payer_key,
+        "other_customer_id": str(stranger.id),
+        "other_api_key": stranger_key,
+    }
+
+
+if __name__ == "__main__":
+    django.setup()
+    print(json.dumps(seed()))
