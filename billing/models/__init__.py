@@ -1,0 +1,6 @@
+"""The tables of billing. Owns: rows and what one row knows of itself. Does not own: acts that cross rows."""
+
+from billing.models.access import ApiKey, OperatorToken
+from billing.models.customer import Customer, Membership
+
+__all__ = ["ApiKey", "Customer", "Membership", "OperatorToken"]

@@ -1,0 +1,81 @@
+"""What opens the door: API keys of customers, and tokens of operators. Kept as SHA-256, shown once, revocable."""
+
+from datetime import datetime
+from typing import Self
+
+from django.db import models
+
+from billing import tokens
+from billing.models.customer import Customer
+from metering.ids import uuid7
+from pricing import clock
+
+
+class Revocable(models.Model):
+    """A secret that a caller shows. The row knows its digest and its first characters."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    label = models.CharField(max_length=100, blank=True, help_text="What it is for.")
+    prefix = models.CharField(max_length=24, editable=False)
+    sha256 = models.CharField(max_length=64, unique=True, editable=False)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="To the minute.")
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.prefix}… {self.label}".strip()
+
+    @property
+    def is_live(self) -> bool:
+        return self.revoked_at is None
+
+    def keep(self, secret: str) -> None:
+        """Take over what may be kept of a secret."""
+        self.prefix, self.sha256 = tokens.recognisable(secret), tokens.digest(secret)
+
+    def revoke(self, at: datetime | None = None) -> bool:
+        """End it for ever, seen by every process within 5 seconds. False where it had ended already."""
+        at = at or clock.now()
+        changed = type(self)._default_manager.filter(pk=self.pk, revoked_at=None).update(revoked_at=at)
+        self.refresh_from_db(fields=["revoked_at"])
+        return changed == 1
+
+
+class ApiKey(Revocable):
+    """A customer's key for the API that is metered."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="api_keys")
+
+    class Meta:
+        db_table = "billing_api_keys"
+        verbose_name = "API key"
+        ordering = ["-created_at", "id"]
+
+    @classmethod
+    def issue(cls, customer: Customer, label: str = "", *, secret: str | None = None) -> tuple[Self, str]:
+        """A new key and its plaintext, which nobody can show again."""
+        secret = secret or tokens.new_secret(tokens.API_KEY_START)
+        key = cls(customer=customer, label=label)
+        key.keep(secret)
+        key.save(force_insert=True)
+        return key, secret
+
+
+class OperatorToken(Revocable):
+    """A token for the administrative API: names any customer."""
+
+    class Meta:
+        db_table = "billing_operator_tokens"
+        ordering = ["-created_at", "id"]
+
+    @classmethod
+    def issue(cls, label: str = "", *, secret: str | None = None) -> tuple[Self, str]:
+        """A new token and its plaintext, which nobody can show again."""
+        secret = secret or tokens.new_secret(tokens.OPERATOR_TOKEN_START)
+        token = cls(label=label)
+        token.keep(secret)
+        token.save(force_insert=True)
+        return token, secret

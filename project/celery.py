@@ -1,0 +1,36 @@
+"""The Celery application and when its jobs run, in UTC.
+
+Every job is a sweep over the state of the database. A message that waits longer than its interval expires: the next tick
+does the same work, and a worker that was away does not come back to a queue of a day's ticks.
+"""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from celery import Celery
+from celery.schedules import crontab
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+
+SWEEP_S = 10
+VACUUM_S = 5
+
+
+def _every(task: str, seconds: int) -> dict[str, Any]:
+    return {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": seconds}}
+
+
+def _at(task: str, when: crontab) -> dict[str, Any]:
+    return {"task": task, "schedule": when, "options": {"expires": 3600}}
+
+
+app = Celery("tollgate")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+app.conf.beat_schedule = {
+    "sweep dead writers' holds": _every("metering.sweep", SWEEP_S),
+    "vacuum the hot tables": _every("metering.vacuum", VACUUM_S),
+    "make partitions ahead": _at("metering.partitions", crontab(hour=0, minute=10)),
+    "compare events with daily usage": _at("metering.check_rollups", crontab(minute=5)),
+}
