@@ -44,9 +44,9 @@ test-cov: $(VENV)/.installed-dev ## all tests with branch coverage of both legs
 check: $(VENV)/.installed-dev ## format, lint, types, import contracts, missing migrations
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	DEBUG=true $(VENV)/bin/mypy
+	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	DEBUG=true $(PY) manage.py makemigrations --check --dry-run
+	$(PY) manage.py makemigrations --check --dry-run
 
 format: $(VENV)/.installed-dev ## rewrite the code as `make check` wants it
 	$(VENV)/bin/ruff format .

@@ -25,20 +25,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
-def django_db_modify_db_settings(
-    tmp_path_factory: pytest.TempPathFactory, django_db_modify_db_settings_parallel_suffix: None
-) -> None:
-    """SQLite is tested as a file: the recorder's own connections cannot see a database in another's memory."""
-    from django.db import connections
-
-    for connection in connections.all():
-        if connection.vendor == "sqlite":
-            path = tmp_path_factory.mktemp("sqlite") / "test.sqlite3"
-            test: dict[str, Any] = connection.settings_dict["TEST"]
-            test["NAME"] = str(path)
-
-
 @pytest.fixture(autouse=True)
 def _real_time() -> Iterator[None]:
     """No test leaves its moved clock to the next one."""
