@@ -1,0 +1,61 @@
+"""Exact amounts: the one place where an amount is rounded, written as text, or scaled to an integer.
+
+Amounts are `Decimal` everywhere. The databases keep 12 decimal places: PostgreSQL as numeric(30,12), SQLite as a 64-bit
+integer of 10⁻¹² units, which is where SQLite's limit comes from.
+"""
+
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+AMOUNT_PLACES = 12
+AMOUNT_DIGITS = 30  # of numeric(30,12): 18 before the point
+
+_UNIT = Decimal(1).scaleb(-AMOUNT_PLACES)
+_INT64_MAX = 2**63 - 1
+
+# Python's default context keeps 28 digits, fewer than a numeric(30,12) has: a product would be rounded a second time.
+EXACT = Context(prec=200, rounding=ROUND_HALF_EVEN)
+
+SQLITE_AMOUNT_LIMIT = Decimal(_INT64_MAX).scaleb(-AMOUNT_PLACES, context=EXACT)  # 9223372.036854775807
+POSTGRES_AMOUNT_LIMIT = Decimal(10 ** (AMOUNT_DIGITS - AMOUNT_PLACES)) - _UNIT
+
+
+class AmountTooLarge(ValueError):
+    """An amount is beyond what the database can hold exactly. Nothing was written."""
+
+
+def round_amount(value: Decimal) -> Decimal:
+    """`value` with 12 decimal places, halves to even. ValueError when it is not finite."""
+    if not value.is_finite():
+        raise ValueError(f"an amount must be finite, not {value}")
+    return value.quantize(_UNIT, context=EXACT)
+
+
+def decimal_string(value: Decimal) -> str:
+    """`value` as plain text: no exponent, no trailing zeros, no "-0". ValueError when it is not finite."""
+    if not value.is_finite():
+        raise ValueError(f"an amount must be finite, not {value}")
+    text = f"{value:f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def to_scaled(value: Decimal) -> int:
+    """`value` in units of 10⁻¹², as SQLite keeps it.
+
+    AmountTooLarge beyond 64 bits; ValueError when not finite or finer than 12 places: nothing is rounded here.
+    """
+    if not value.is_finite():
+        raise ValueError(f"an amount must be finite, not {value}")
+    if abs(value) > SQLITE_AMOUNT_LIMIT:
+        raise AmountTooLarge(
+            f"SQLite holds amounts up to ±{SQLITE_AMOUNT_LIMIT}, not {value}; use PostgreSQL"
+        )
+    if value != value.quantize(_UNIT, context=EXACT):
+        raise ValueError(f"{value} has more than {AMOUNT_PLACES} decimal places; round_amount() it first")
+    return int(value.scaleb(AMOUNT_PLACES, context=EXACT))
+
+
+def from_scaled(units: int) -> Decimal:
+    """The amount that SQLite keeps as `units` of 10⁻¹²."""
+    return Decimal(units).scaleb(-AMOUNT_PLACES, context=EXACT)

@@ -1,0 +1,115 @@
+"""Rating: usage × rates = charge. Pure; the same input gives the same charge for ever.
+
+Amounts are exact until the end and rounded once. The side that is rounded last takes the remainder, so that input and
+output (and units that are neither) always add up to the total.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+
+from pricing.money import EXACT, round_amount
+from pricing.pricelist import RateCard
+from pricing.units import Side
+from pricing.usage import Usage
+
+ChargeStatus = Literal["priced", "unpriced", "partial"]
+
+_ZERO = Decimal(0)
+_times, _plus = EXACT.multiply, EXACT.add
+
+
+class ChargeLine(msgspec.Struct, frozen=True, gc=False):
+    """One bucket's part of a charge."""
+
+    bucket: str
+    quantity: int
+    unit_price: Decimal  # of a single one
+    amount: Decimal  # exact: quantity × unit price, not rounded
+    rate_id: int
+    side: Side
+
+
+class Charge(msgspec.Struct, frozen=True, gc=False):
+    """A rated usage. `total` is None when nothing could be priced, which is not the same as 0.
+
+    `partial`: some bucket has no price or a side of the usage is unknown; `total` is the sum of what could be priced.
+    A side's amount is None when it is unknown. Amounts have at most 12 decimal places.
+    """
+
+    book: str
+    currency: str  # "" when unpriced
+    status: ChargeStatus
+    lines: tuple[ChargeLine, ...] = ()
+    amount_input: Decimal | None = None
+    amount_output: Decimal | None = None
+    total: Decimal | None = None
+    rate_ids: tuple[int, ...] = ()  # of the lines, each once, in their order
+    unit_price_input: Decimal | None = None  # base rate of one token, whatever this call used
+    unit_price_output: Decimal | None = None
+    unpriced: tuple[str, ...] = ()  # buckets that were used and have no price
+
+
+def rate_usage(card: RateCard, usage: Usage, *, book: str, at: datetime) -> Charge:
+    """The charge for `usage` by the rates of `book` that are in force at `at` (aware). An unknown price is no error."""
+    if usage.source == "none":
+        return Charge(book, "", "unpriced")
+    prices = card.prices_for(book, usage.provider, usage.model, at)
+    if prices is None:
+        return Charge(
+            book, "", "unpriced", unpriced=tuple([name for name, count in usage.buckets.items() if count])
+        )
+    price_of = prices.buckets.get
+    exact = {"input": _ZERO, "output": _ZERO, "other": _ZERO}
+    lines: list[ChargeLine] = []
+    unpriced: list[str] = []
+    for bucket, quantity in usage.buckets.items():
+        if not quantity:
+            continue  # zero costs nothing at any price
+        price = price_of(bucket) or prices.price(bucket)
+        if price is None or quantity < 0:
+            unpriced.append(bucket)
+            continue
+        unit_price, rate_id, side = price
+        amount = _times(unit_price, quantity)
+        exact[side] = _plus(exact[side], amount)
+        lines.append(ChargeLine(bucket, quantity, unit_price, amount, rate_id, side))
+    status = _status(lines, unpriced, usage)
+    if status == "unpriced":
+        return Charge(book, "", status, unpriced=tuple(unpriced))
+    amount_input, amount_output, total = _rounded(exact["input"], exact["output"], exact["other"])
+    unknown = usage.unknown_sides
+    return Charge(
+        book,
+        prices.currency,
+        status,
+        tuple(lines),
+        amount_input if "input" not in unknown else None,
+        amount_output if "output" not in unknown else None,
+        total,
+        tuple(dict.fromkeys([line.rate_id for line in lines])),
+        prices.unit_price_input,
+        prices.unit_price_output,
+        tuple(unpriced),
+    )
+
+
+def _status(lines: list[ChargeLine], unpriced: list[str], usage: Usage) -> ChargeStatus:
+    if not unpriced and not usage.unknown_sides:
+        return "priced"
+    if lines or (not unpriced and len(usage.unknown_sides) == 1):
+        return "partial"
+    return "unpriced"
+
+
+def _rounded(
+    exact_input: Decimal, exact_output: Decimal, exact_other: Decimal
+) -> tuple[Decimal, Decimal, Decimal]:
+    """Input, output and total, each with 12 places; without other units input + output = total to the last digit."""
+    total = round_amount(_plus(_plus(exact_input, exact_output), exact_other))
+    amount_input = round_amount(exact_input)
+    if exact_other:
+        return amount_input, round_amount(exact_output), total
+    return amount_input, EXACT.subtract(total, amount_input), total

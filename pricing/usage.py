@@ -1,0 +1,60 @@
+"""Usage as a value: what one call used, in disjoint buckets, with what is known about that knowledge."""
+
+from decimal import Decimal
+from typing import Any, Literal
+
+import msgspec
+
+Source = Literal["reported", "reported_partial", "estimated", "none"]
+UnknownSide = Literal["input", "output"]
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """What one call used. An explicit zero is zero; what is missing is unknown and never zero.
+
+    `buckets` maps a name of `pricing.units` to a count; it holds entries above zero and those reported as zero.
+    """
+
+    buckets: dict[str, int]
+    provider: str = ""  # slug; "" where nobody said, then a model name that is unique decides
+    model_requested: str | None = None
+    model_served: str | None = None
+    service_tier: str | None = None  # as the response says, which may differ from what was asked for
+    source: Source = "reported"
+    consistency: str = "ok"  # "ok", "repaired:<rule>" or "inconsistent"
+    unknown_sides: tuple[UnknownSide, ...] = ()
+    raw: Any = None  # the provider's usage object, decoded, so that it can be read and rated again
+    extractor: str = ""  # name/version of what read it: "openai_chat/1"
+    execution_id: str | None = None
+    task_type: str | None = None
+    feature: str | None = None
+    quantity: int | Decimal | None = None  # of the feature; None: one call
+    metadata: dict[str, Any] | None = None
+    reported_cost: Decimal | None = None  # what the provider says it charged: evidence, not our price
+
+    @property
+    def model(self) -> str:
+        """The model that is billed: the one that served, else the one asked for, else ""."""
+        return self.model_served or self.model_requested or ""
+
+    @property
+    def tokens_input(self) -> int | None:
+        """All tokens read, cached or not; None when unknown."""
+        if self.source == "none" or "input" in self.unknown_sides:
+            return None
+        return sum([count for bucket, count in self.buckets.items() if bucket[:3] == "in_"])
+
+    @property
+    def tokens_output(self) -> int | None:
+        """All tokens written, shown or not; None when unknown."""
+        if self.source == "none" or "output" in self.unknown_sides:
+            return None
+        return sum([count for bucket, count in self.buckets.items() if bucket[:4] == "out_"])
+
+    @property
+    def tokens_total(self) -> int | None:
+        """Tokens of both sides; None when either is unknown."""
+        tokens_input, tokens_output = self.tokens_input, self.tokens_output
+        if tokens_input is None or tokens_output is None:
+            return None
+        return tokens_input + tokens_output
