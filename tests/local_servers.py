@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,7 +38,6 @@ class LocalServer:
     url: str
     process: subprocess.Popen[bytes]
     directory: Path
-    env: Mapping[str, str] = field(default_factory=dict)
 
     def stop(self) -> None:
         """Ends the server and waits for it; safe to call twice."""
@@ -217,11 +216,13 @@ def start_postgres(directory: Path, *, durable: bool = False) -> LocalServer:
         raise ServerNotStarted(
             f"initdb from {bindir} failed:\n{(made.stdout + made.stderr).decode(errors='replace')}"
         )
-    fast = [] if durable else ["-F", "-c", "full_page_writes=off"]
-    command = [bindir / "postgres", "-D", data, "-k", data, "-h", "", "-c", "max_connections=200", *fast]
+    fast: list[str] = [] if durable else ["-F", "-c", "full_page_writes=off"]
+    command: list[str | Path] = [
+        bindir / "postgres", "-D", data, "-k", data, "-h", "", "-c", "max_connections=200", *fast,
+    ]  # fmt: skip
     process = _start(command, directory / "postgres.log", run_as, signal.SIGINT)
     url = f"postgres://tollgate@/tollgate?host={quote(str(data), safe='')}"
-    server = LocalServer(url, process, directory, env={"PGHOST": str(data), "PGUSER": "tollgate"})
+    server = LocalServer(url, process, directory)
     _wait_until(lambda: _create_database(str(data)), process, directory / "postgres.log")
     return server
 
@@ -255,22 +256,20 @@ def start_redis(directory: Path) -> LocalServer:
     A port and no socket, since Celery's broker and redis-py spell socket URLs differently. Raises ServerNotStarted.
     """
     log = directory / "redis.log"
-    binary = redis_binary()
+    command = [
+        redis_binary(),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--dir",
+        str(directory),
+    ]
     for attempt in range(5):
         port = free_port()
-        arguments = [
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--dir",
-            directory,
-        ]
-        process = _start([binary, *arguments], log, RunAs(), signal.SIGTERM)
+        process = _start([*command, "--port", str(port)], log, RunAs(), signal.SIGTERM)
         try:
             _wait_until(lambda: b"Ready to accept" in log.read_bytes(), process, log)
         except ServerNotStarted:
