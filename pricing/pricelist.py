@@ -40,6 +40,7 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     effective_from: datetime
     effective_to: datetime | None = None  # None: until further notice
+    input_above: int = 0  # holds only for calls that read more tokens than this; then for all their tokens
 
     @property
     def unit_price(self) -> Decimal:
@@ -63,6 +64,16 @@ class ModelPrices(msgspec.Struct, frozen=True, gc=False):
     buckets: dict[str, BucketPrice]  # by bucket, fall-backs included, for every bucket known by name
     unit_price_input: Decimal | None  # base rate of one token; None where the model has none
     unit_price_output: Decimal | None
+    tiers: tuple[
+        tuple[int, "ModelPrices"], ...
+    ] = ()  # (tokens read above which it holds, prices), the highest first
+
+    def for_input(self, tokens: int) -> "ModelPrices":
+        """The prices of a call that reads `tokens`: a long context is billed at its tier from the first token on."""
+        for above, prices in self.tiers:
+            if tokens > above:
+                return prices
+        return self
 
     def price(self, bucket: str) -> BucketPrice | None:
         """What prices `bucket`, also one that was not known by name (a new cache time to live); None: no price."""
@@ -175,7 +186,17 @@ def _prices_at(rates: list[Rate], instant: datetime) -> ModelPrices | None:
     ]
     if not valid:
         return None
-    own = {rate.bucket: BucketPrice(rate.unit_price, rate.id, side_of(rate.bucket)) for rate in valid}
+    base = {rate.bucket: rate for rate in valid if not rate.input_above}
+    tiers = []
+    current = dict(base)
+    for above in sorted({rate.input_above for rate in valid} - {0}):
+        current.update({rate.bucket: rate for rate in valid if rate.input_above == above})
+        tiers.append((above, _model_prices(current, ())))
+    return _model_prices(base, tuple(reversed(tiers)))
+
+
+def _model_prices(rates: Mapping[str, Rate], tiers: tuple[tuple[int, ModelPrices], ...]) -> ModelPrices:
+    own = {bucket: BucketPrice(rate.unit_price, rate.id, side_of(bucket)) for bucket, rate in rates.items()}
     buckets = dict(own)
     for bucket in TOKEN_BUCKETS:
         name = next((name for name in rate_candidates(bucket) if name in own), None)
@@ -183,11 +204,12 @@ def _prices_at(rates: list[Rate], instant: datetime) -> ModelPrices | None:
             buckets[bucket] = own[name]
     base_in, base_out = own.get(IN_UNCACHED), own.get(OUT_VISIBLE)
     return ModelPrices(
-        currency=valid[-1].currency,
+        currency=next((rate.currency for rate in rates.values()), ""),
         own=own,
         buckets=buckets,
         unit_price_input=base_in.unit_price if base_in else None,
         unit_price_output=base_out.unit_price if base_out else None,
+        tiers=tiers,
     )
 
 

@@ -61,6 +61,8 @@ def rate_usage(card: RateCard, usage: Usage, *, book: str, at: datetime) -> Char
         return Charge(
             book, "", "unpriced", unpriced=tuple([name for name, count in usage.buckets.items() if count])
         )
+    if prices.tiers:
+        prices = prices.for_input(sum([count for name, count in usage.buckets.items() if name[:3] == "in_"]))
     price_of = prices.buckets.get
     exact = {"input": _ZERO, "output": _ZERO, "other": _ZERO}
     lines: list[ChargeLine] = []
