@@ -33,7 +33,7 @@ def customer_suspended(detail: str = "This customer is suspended or inactive.") 
     return Refusal(403, "customer_suspended", "Customer suspended", detail)
 
 
-def insufficient_credits(detail: str = "The remaining credits do not cover this call.") -> Refusal:
+def credits_do_not_cover(detail: str = "The remaining credits do not cover this call.") -> Refusal:
     return Refusal(402, "insufficient_credits", "Insufficient credits", detail)
 
 
@@ -51,10 +51,14 @@ def rate_limited(retry_after_s: int, detail: str = "Too many requests at once.")
 
 
 def model_not_priced(model: str) -> Refusal:
-    return Refusal(403, "model_not_priced", "Model not priced", f"The plan admits no model without a price: {model!r}.")
+    return Refusal(
+        403, "model_not_priced", "Model not priced", f"The plan admits no model without a price: {model!r}."
+    )
 
 
-def metering_unavailable(retry_after_s: int = 1, detail: str = "Usage cannot be recorded just now.") -> Refusal:
+def metering_unavailable(
+    retry_after_s: int = 1, detail: str = "Usage cannot be recorded just now."
+) -> Refusal:
     return Refusal(503, "metering_unavailable", "Metering unavailable", detail, retry_after_s, retryable=True)
 
 

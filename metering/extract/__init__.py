@@ -1,0 +1,39 @@
+"""Reading usage out of answers: one wire format per module, all brought into the same disjoint buckets.
+
+Owns: what providers send and how it is understood. Does not own: bytes on their way (`metering.tap`), prices (`pricing`).
+Nothing here raises for what somebody else sent: what cannot be read is unknown, and says so.
+"""
+
+from metering.extract.anthropic_messages import AnthropicMessages
+from metering.extract.base import StreamReader, WireFormat
+from metering.extract.execute import Execute, read_header, usage_from_mapping
+from metering.extract.openai_chat import OpenAIChat
+from metering.extract.openai_embeddings import OpenAIEmbeddings
+from metering.extract.openai_responses import OpenAIResponses
+
+__all__ = [
+    "StreamReader",
+    "UnknownWireFormat",
+    "WireFormat",
+    "read_header",
+    "usage_from_mapping",
+    "wire_format",
+]
+
+
+class UnknownWireFormat(LookupError):
+    """No wire format has this name; the message lists those that exist."""
+
+
+_FORMATS: dict[str, WireFormat] = {
+    fmt.name: fmt
+    for fmt in (OpenAIChat(), OpenAIResponses(), OpenAIEmbeddings(), AnthropicMessages(), Execute())
+}
+
+
+def wire_format(name: str) -> WireFormat:
+    """The format of that name. Raises `UnknownWireFormat`."""
+    try:
+        return _FORMATS[name]
+    except KeyError:
+        raise UnknownWireFormat(f"unknown wire format {name!r}; known are {', '.join(_FORMATS)}") from None

@@ -1,0 +1,115 @@
+"""Anthropic Messages: usage on the body; in a stream the input on `message_start`, totals on `message_delta`."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from metering.estimate import RequestFacts
+from metering.extract.base import OUTPUT_TOKENS_PER_EVENT, UNREADABLE, Reading, decode_body, merge_latest
+from metering.extract.counts import text_or_none
+from metering.extract.shape_anthropic import read_anthropic
+from metering.extract.shapes import read_usage, reported_cost
+from pricing.usage import Usage
+
+
+class _Message(msgspec.Struct):
+    model: Any = None
+    usage: Any = None
+
+
+class _Event(msgspec.Struct):
+    type: Any = None
+    message: _Message | None = None
+    usage: Any = None
+    delta: Any = None
+
+
+_decode = msgspec.json.Decoder(_Message).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+
+class AnthropicMessages:
+    name = "anthropic_messages"
+    version = 1
+    native_errors: Literal["openai", "anthropic"] | None = "anthropic"
+    has_output = True
+
+    def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
+        reading = Reading(f"{self.name}/{self.version}", facts, provider)
+        message = decode_body(_decode, _Message, body)
+        if message is None:
+            return reading.nothing()
+        return _usage(reading, message.usage, message.model, final=True)
+
+    def open_stream(self, facts: RequestFacts, provider: str) -> "MessagesStream":
+        return MessagesStream(Reading(f"{self.name}/{self.version}", facts, provider))
+
+
+def _usage(reading: Reading, usage: Any, model: Any, *, final: bool) -> Usage:
+    if not isinstance(usage, Mapping):
+        return reading.nothing(model, raw=usage, consistency="ok" if usage is None else "inconsistent")
+    counted = (
+        read_anthropic(usage)
+        if "input_tokens" in usage and "total_tokens" not in usage
+        else read_usage(usage)
+    )
+    return reading.reported(
+        counted,
+        usage,
+        model,
+        source="reported" if final else "reported_partial",
+        service_tier=text_or_none(usage.get("service_tier")),
+        reported_cost=reported_cost(usage),
+    )
+
+
+class MessagesStream:
+    """Totals are cumulative and may repeat the input side, later and larger: the latest value of each field holds."""
+
+    interesting: tuple[bytes, ...] = (b"message_", b'"error"')
+    boring: tuple[bytes, ...] = ()
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._usage: Mapping[str, Any] | None = None
+        self._model: str | None = None
+        self._final = False  # the message came to its end, so its totals are the final ones
+
+    def on_event(self, event: bytes, data: bytes) -> bool:
+        try:
+            decoded = _decode_event(data)
+        except UNREADABLE:
+            return False
+        kind = decoded.type if isinstance(decoded.type, str) else event.decode("latin-1")
+        if kind == "message_start" and decoded.message is not None:
+            self._model = text_or_none(decoded.message.model)
+            self._take(decoded.message.usage)
+        elif kind == "message_delta":
+            self._take(decoded.usage)
+            if (
+                isinstance(decoded.usage, dict)
+                and isinstance(decoded.delta, dict)
+                and decoded.delta.get("stop_reason")
+            ):
+                self._final = True
+        return kind in ("message_stop", "error")
+
+    def _take(self, usage: Any) -> None:
+        if isinstance(usage, dict):
+            self._usage = merge_latest(self._usage, usage)
+
+    def usage(self, events_seen: int, complete: bool) -> Usage:
+        if self._usage is None:
+            return self._reading.estimated(self._model, events_seen)
+        usage = self._usage
+        if not self._final:
+            # The count of message_start is a placeholder: the output so far is what has been delivered.
+            reported = usage.get("output_tokens")
+            delivered = events_seen * OUTPUT_TOKENS_PER_EVENT
+            if not isinstance(reported, int) or reported < delivered:
+                counted = {**usage, "output_tokens": delivered}
+                return msgspec.structs.replace(
+                    _usage(self._reading, counted, self._model, final=False), raw=usage
+                )
+        return _usage(self._reading, usage, self._model, final=self._final)

@@ -1,0 +1,134 @@
+"""What every wire format offers to the tap and the middleware, and the few lines that all formats share."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, TypeVar
+
+import msgspec
+
+from metering.estimate import RequestFacts
+from metering.extract.counts import Counted, text_or_none
+from pricing.usage import Source, UnknownSide, Usage
+
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+OUTPUT_TOKENS_PER_EVENT = 1  # what providers send in practice; used only where they did not say
+
+T = TypeVar("T")
+
+
+class StreamReader(Protocol):
+    """Reads the events of one stream. It sees every event that holds one of its markers, and the first one.
+
+    A marker is a byte string that each event worth decoding contains; it may occur in others as well.
+    """
+
+    interesting: tuple[bytes, ...]
+    boring: tuple[bytes, ...]  # forms of the first marker that carry nothing, such as `"usage":null`
+
+    def on_event(self, event: bytes, data: bytes) -> bool:
+        """Takes one event in. True when it is the terminal one of its format. May see the same event twice. Never raises."""
+
+    def usage(self, events_seen: int, complete: bool) -> Usage:
+        """What is known once the stream is over, or broken off (`complete` False). `events_seen` counts data lines."""
+
+
+class WireFormat(Protocol):
+    """One provider protocol: how to read an answer in it, whole or streamed."""
+
+    name: str
+    version: int
+    native_errors: Literal["openai", "anthropic"] | None  # whose error object our refusals carry there
+    has_output: bool  # False where no answer has output tokens
+
+    def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
+        """The usage of a whole body; source `none` where it holds none. Never raises, whatever it is handed."""
+
+    def open_stream(self, facts: RequestFacts, provider: str) -> StreamReader: ...
+
+
+class Reading:
+    """The circumstances that every usage of one call shares."""
+
+    __slots__ = ("extractor", "facts", "provider")
+
+    def __init__(self, extractor: str, facts: RequestFacts, provider: str) -> None:
+        self.extractor, self.facts, self.provider = extractor, facts, provider
+
+    def reported(
+        self, counted: Counted, raw: Any, model: Any, *, source: Source = "reported", **more: Any
+    ) -> Usage:
+        """The usage that a provider reported. Where it holds no counter at all, it is none, with the evidence kept."""
+        served = text_or_none(model)
+        if not counted.known:
+            source = "none"
+        elif counted.unknown_sides:
+            source = "reported_partial"
+        return Usage(
+            buckets=counted.buckets if source != "none" else {},
+            provider=self.provider_of(served),
+            model_requested=self.facts.model,
+            model_served=served,
+            source=source,
+            consistency=counted.consistency,
+            raw=raw,
+            extractor=self.extractor,
+            unknown_sides=counted.unknown_sides,
+            **more,
+        )
+
+    def nothing(self, model: Any = None, *, raw: Any = None, consistency: str = "ok", **more: Any) -> Usage:
+        """No usage was found. That is unknown, and never zero."""
+        served = text_or_none(model)
+        return Usage(
+            buckets={}, provider=self.provider_of(served), model_requested=self.facts.model, model_served=served,
+            source="none", consistency=consistency, raw=raw, extractor=self.extractor, **more,
+        )  # fmt: skip
+
+    def estimated(self, model: Any, events_seen: int, *, source: Source = "estimated", **more: Any) -> Usage:
+        """A stream that never said what it used: the request's own estimate, and one output token per event."""
+        if not events_seen:
+            return self.nothing(model, **more)
+        served = text_or_none(model)
+        buckets = {"out_visible": events_seen * OUTPUT_TOKENS_PER_EVENT}
+        unknown: tuple[UnknownSide, ...] = ("input",)
+        if self.facts.readable:
+            buckets["in_uncached"], unknown = self.facts.tokens_input_estimate, ()
+        return Usage(
+            buckets=buckets, provider=self.provider_of(served), model_requested=self.facts.model, model_served=served,
+            source=source, extractor=self.extractor, unknown_sides=unknown, **more,
+        )  # fmt: skip
+
+    def provider_of(self, served: str | None) -> str:
+        """The route's provider, but for the built-in models, which answer on every provider's route."""
+        return "demo" if (served or self.facts.model or "").startswith("demo-") else self.provider
+
+
+def decode_body(decode: Callable[[bytes], T], shape: type[T], body: bytes) -> T | None:
+    """The fields that `shape` names, or None where the body is no such JSON.
+
+    The strict decoder is quick; the lenient second try takes what other JSON writers produce (NaN, lone surrogates, a
+    byte order mark), which clients read without complaint and which must not cost us the usage beside it.
+    """
+    try:
+        return decode(body)
+    except UNREADABLE:
+        pass
+    try:
+        return msgspec.convert(json.loads(body), shape)
+    except UNREADABLE:
+        return None
+
+
+def merge_latest(latest: Mapping[str, Any] | None, update: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Streamed usage is cumulative: for each field the latest value that is not null holds. Nothing is ever added."""
+    if latest is None:
+        return update
+    merged = dict(latest)
+    for key, value in update.items():
+        if value is None:
+            merged.setdefault(key, None)
+        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merge_latest(merged[key], value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,139 @@
+"""Our own `/v1/execute`: usage of any known shape, in the body, on the last event of a stream, or in the X-Usage header."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from metering.estimate import RequestFacts
+from metering.extract.base import UNREADABLE, Reading, decode_body, merge_latest
+from metering.extract.counts import text_or_none
+from metering.extract.openai_chat import usage_of_fields
+from pricing.usage import Usage
+
+_EXTRACTOR = "execute/1"
+_TERMINAL = frozenset(
+    {
+        "execution.completed",
+        "execution.failed",
+        "message_stop",
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+    }
+)
+
+
+class _Body(msgspec.Struct):
+    type: Any = None
+    execution_id: Any = None
+    model: Any = None
+    task_type: Any = None
+    service_tier: Any = None
+    usage: Any = None
+    response: Any = None  # providers put their usage one level down in some events
+    message: Any = None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+class Execute:
+    name = "execute"
+    version = 1
+    native_errors: Literal["openai", "anthropic"] | None = None
+    has_output = True
+
+    def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
+        reading = Reading(_EXTRACTOR, facts, provider)
+        fields = decode_body(_decode, _Body, body)
+        if fields is None:
+            return reading.nothing()
+        return usage_of_fields(
+            reading, fields.usage, fields.model, fields.service_tier,
+            execution_id=text_or_none(fields.execution_id), task_type=text_or_none(fields.task_type),
+        )  # fmt: skip
+
+    def open_stream(self, facts: RequestFacts, provider: str) -> "ExecuteStream":
+        return ExecuteStream(Reading(_EXTRACTOR, facts, provider))
+
+
+def read_header(value: str | bytes, facts: RequestFacts, provider: str) -> Usage:
+    """The usage in an `X-Usage` header: a JSON object, either usage itself or one that holds `usage`. Never raises."""
+    reading = Reading("x_usage/1", facts, provider)
+    try:
+        document = msgspec.json.decode(value)
+    except UNREADABLE:
+        return reading.nothing(consistency="inconsistent")
+    if not isinstance(document, dict):
+        return reading.nothing(raw=document, consistency="inconsistent")
+    return usage_of_document(reading, document)
+
+
+def usage_from_mapping(
+    document: Mapping[str, Any], facts: RequestFacts | None = None, provider: str = ""
+) -> Usage:
+    """The usage in a provider's usage object of any known shape, or in an answer that holds one. Never raises."""
+    return usage_of_document(Reading("mapping/1", facts or RequestFacts(), provider), document)
+
+
+def usage_of_document(reading: Reading, document: Mapping[str, Any]) -> Usage:
+    """Usage itself, or under `usage` or `usageMetadata` with model, tier and ids beside it."""
+    inner = document.get("usage", document.get("usageMetadata"))
+    usage = inner if isinstance(inner, Mapping) else document
+    return usage_of_fields(
+        reading, usage, document.get("model", document.get("modelVersion")), document.get("service_tier"),
+        execution_id=text_or_none(document.get("execution_id")), task_type=text_or_none(document.get("task_type")),
+    )  # fmt: skip
+
+
+class ExecuteStream:
+    """Any of the known streams; what matters is a usage object, at the top of an event or one level down."""
+
+    interesting: tuple[bytes, ...] = (b'"usage"', b"[DONE]", b"execution.", b"message_stop")
+    boring: tuple[bytes, ...] = (b'"usage":null', b'"usage": null')
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._usage: Mapping[str, Any] | None = None
+        self._facts: dict[str, str | None] = {
+            "model": None,
+            "service_tier": None,
+            "execution_id": None,
+            "task_type": None,
+        }
+        self._ended = False
+
+    def on_event(self, event: bytes, data: bytes) -> bool:
+        if data.strip() == b"[DONE]":
+            self._ended = True
+            return True
+        try:
+            fields = _decode(data)
+        except UNREADABLE:
+            return False
+        self._note(fields.model, fields.service_tier, fields.execution_id, fields.task_type)
+        usage = fields.usage
+        for inner in (fields.response, fields.message):
+            if isinstance(inner, dict):
+                self._note(inner.get("model"), inner.get("service_tier"), None, None)
+                usage = inner.get("usage") if usage is None else usage
+        if isinstance(usage, dict):
+            self._usage = merge_latest(self._usage, usage)
+        kind = fields.type if isinstance(fields.type, str) else event.decode("latin-1")
+        self._ended = self._ended or kind in _TERMINAL
+        return kind in _TERMINAL
+
+    def _note(self, *values: Any) -> None:
+        for key, value in zip(self._facts, values, strict=True):
+            self._facts[key] = text_or_none(value) or self._facts[key]
+
+    def usage(self, events_seen: int, complete: bool) -> Usage:
+        facts = dict(self._facts)
+        model = facts.pop("model")
+        if self._usage is None:
+            return self._reading.estimated(model, events_seen, **facts)
+        tier = facts.pop("service_tier")
+        return usage_of_fields(
+            self._reading, self._usage, model, tier, final=self._ended or complete, **facts
+        )
