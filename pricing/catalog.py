@@ -1,0 +1,232 @@
+"""The catalogue as a whole: shipped price files in, rate card out."""
+
+import tomllib
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from importlib import resources
+from typing import Any
+
+import msgspec
+from django.db import transaction
+
+from pricing.models import CatalogueVersion, ModelAlias, PriceBook, Rate
+from pricing.money import EXACT, decimal_string
+from pricing.pricelist import Rate as CardRate, RateCard
+from pricing.units import is_billable, is_token
+
+PRICE_FILES = ("openai", "anthropic", "google", "demo")
+PER_TOKENS = 1_000_000
+PER_UNITS = 1_000
+_BOOK_NAMES = {"cost": "What providers charge us", "list": "What we charge"}
+
+
+class PriceFileError(ValueError):
+    """A shipped price file says something that cannot be a price; the message names file, model and key."""
+
+
+class PriceEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One shipped price: of one bucket of one model, from one date on."""
+
+    provider: str
+    model: str
+    bucket: str
+    input_above: int
+    price: Decimal  # of `per`
+    per: int
+    currency: str
+    effective_from: datetime
+    effective_to: datetime | None
+    source: str
+    source_date: date
+    note: str
+
+    @property
+    def key(self) -> tuple[str, str, str, int, datetime]:
+        """What identifies a rate within a book."""
+        return (self.provider, self.model, self.bucket, self.input_above, self.effective_from)
+
+
+class PriceFiles(msgspec.Struct, frozen=True):
+    """Everything that is shipped."""
+
+    entries: tuple[PriceEntry, ...]
+    aliases: dict[tuple[str, str], str]  # (provider, alias) -> model
+
+
+class ImportResult(msgspec.Struct, frozen=True):
+    """What an import did. `kept`: prices that this book knows differently for the same time; they stay as they are."""
+
+    added: int
+    ended: int
+    unchanged: int
+    kept: tuple[str, ...]
+
+
+def load_rate_card() -> RateCard:
+    """All rates of all books as they are now, compiled.
+
+    The version is read first: a change that comes in between makes the card newer than it says, and it is loaded again.
+    """
+    version = CatalogueVersion.objects.values_list("version", flat=True).first() or 0
+    aliases = {
+        (provider, alias): model
+        for provider, alias, model in ModelAlias.objects.values_list("provider", "alias", "model")
+    }
+    columns = (
+        "id", "book__slug", "provider", "model", "bucket", "price", "per", "book__currency",
+        "effective_from", "effective_to", "input_above",
+    )  # fmt: skip
+    names = CardRate.__struct_fields__
+    rates = (
+        CardRate(**dict(zip(names, row, strict=True)))
+        for row in Rate.objects.order_by("id").values_list(*columns)
+    )
+    return RateCard.compile(rates, aliases, version)
+
+
+def read_price_files() -> PriceFiles:
+    """The shipped prices, checked. Raises PriceFileError."""
+    entries: list[PriceEntry] = []
+    aliases: dict[tuple[str, str], str] = {}
+    for name in PRICE_FILES:
+        document = tomllib.loads(
+            resources.files("pricing").joinpath("prices", f"{name}.toml").read_text("utf-8")
+        )
+        for model in document["models"]:
+            entries.extend(_entries(document, model))
+            aliases.update(
+                {(document["provider"], alias): model["name"] for alias in model.get("aliases", ())}
+            )
+    return PriceFiles(tuple(entries), aliases)
+
+
+def import_prices(book: str = "cost", *, markup_percent: Decimal = Decimal(0)) -> ImportResult:
+    """Bring the shipped prices into `book`, raised by `markup_percent`. Again changes nothing; no rate is ever edited.
+
+    A price that begins after the one in force ends it. What an operator has set otherwise stays and is named in the result.
+    """
+    files = read_price_files()
+    factor = EXACT.divide(EXACT.add(Decimal(100), markup_percent), Decimal(100))
+    with transaction.atomic():
+        CatalogueVersion.bump()
+        target, _ = PriceBook.objects.get_or_create(slug=book, defaults={"name": _BOOK_NAMES.get(book, book)})
+        _import_aliases(files.aliases)
+        return _import_entries(target, (_raised(entry, factor) for entry in files.entries))
+
+
+def _entries(document: dict[str, Any], model: dict[str, Any]) -> Iterator[PriceEntry]:
+    """The prices of one model of a file; equal prices on successive dates are one entry."""
+    lines: dict[tuple[int, str], list[tuple[date, Decimal]]] = {}
+    dates: dict[int, list[date]] = {}
+    for row in model["prices"]:
+        since, above = row.get("from", document["since"]), row.get("input_above", 0)
+        dates.setdefault(above, []).append(since)
+        for bucket, price in row.items():
+            if bucket not in {"from", "input_above"}:
+                lines.setdefault((above, bucket), []).append((since, _price(document, model, bucket, price)))
+    all_dates = sorted({since for found in dates.values() for since in found})
+    for (above, bucket), prices in lines.items():
+        for since, until, price in _spans(prices, all_dates):
+            yield PriceEntry(
+                provider=document["provider"], model=model["name"], bucket=bucket, input_above=above, price=price,
+                per=PER_TOKENS if is_token(bucket) else PER_UNITS, currency=document["currency"],
+                effective_from=_midnight(since), effective_to=_midnight(until) if until else None,
+                source=document["source"], source_date=document["checked"], note=model.get("note", ""),
+            )  # fmt: skip
+
+
+def _spans(
+    prices: list[tuple[date, Decimal]], dates: list[date]
+) -> Iterator[tuple[date, date | None, Decimal]]:
+    """(from, to, price) of one bucket. A date on which the file lists the model without this bucket ends its price."""
+    at = dict(prices)
+    start: date | None = None
+    for day in dates:
+        price = at.get(day)
+        if start is not None and price != at[start]:
+            yield start, day, at[start]
+            start = None
+        if start is None and price is not None:
+            start = day
+    if start is not None:
+        yield start, None, at[start]
+
+
+def _price(document: dict[str, Any], model: dict[str, Any], bucket: str, price: Any) -> Decimal:
+    if (
+        not is_billable(bucket)
+        or not isinstance(price, str)
+        or not Decimal(price).is_finite()
+        or Decimal(price) < 0
+    ):
+        raise PriceFileError(
+            f"{document['provider']}.toml: {model['name']}: {bucket} = {price!r} is no price"
+        )
+    return Decimal(price)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), tzinfo=UTC)
+
+
+def _raised(entry: PriceEntry, factor: Decimal) -> PriceEntry:
+    return entry if factor == 1 else msgspec.structs.replace(entry, price=EXACT.multiply(entry.price, factor))
+
+
+def _import_aliases(aliases: dict[tuple[str, str], str]) -> None:
+    """Add the names that are missing; a name that an operator has pointed elsewhere stays."""
+    known = set(ModelAlias.objects.values_list("provider", "alias"))
+    ModelAlias.objects.bulk_create(
+        [ModelAlias(provider=provider, alias=alias, model=model) for (provider, alias), model in aliases.items()
+         if (provider, alias) not in known]
+    )  # fmt: skip
+
+
+def _import_entries(book: PriceBook, entries: Iterable[PriceEntry]) -> ImportResult:
+    known = {_key(rate): rate for rate in Rate.objects.filter(book=book)}
+    latest = {key[:4]: rate for key, rate in sorted(known.items(), key=lambda item: item[1].effective_from)}
+    new: list[Rate] = []
+    kept: list[str] = []
+    ended = unchanged = 0
+    for entry in sorted(entries, key=lambda entry: entry.effective_from):
+        if entry.currency != book.currency:
+            raise PriceFileError(
+                f"{entry.model} is priced in {entry.currency}, the book {book} in {book.currency}"
+            )
+        same, last = known.get(entry.key), latest.get(entry.key[:4])
+        if same is not None and same.price == entry.price:
+            unchanged += 1
+            ended += _end(same, entry.effective_to)
+        elif same is not None or (
+            last is not None and entry.effective_from < (last.effective_to or last.effective_from)
+        ):
+            there = same or last
+            kept.append(f"{there}, not {decimal_string(entry.price)} from {entry.effective_from:%Y-%m-%d}")
+        else:
+            if last is not None:
+                ended += _end(last, entry.effective_from)
+            latest[entry.key[:4]] = _rate(book, entry)
+            new.append(latest[entry.key[:4]])
+    Rate.objects.bulk_create(new)
+    return ImportResult(len(new), ended, unchanged, tuple(kept))
+
+
+def _end(rate: Rate, at: datetime | None) -> int:
+    """End a stored rate that is still open; 1 if that was so."""
+    if rate.pk is None or rate.effective_to is not None or at is None:
+        return 0
+    rate.effective_to = at
+    return Rate.objects.filter(pk=rate.pk).end(at)
+
+
+def _key(rate: Rate) -> tuple[str, str, str, int, datetime]:
+    return (rate.provider, rate.model, rate.bucket, rate.input_above, rate.effective_from.astimezone(UTC))
+
+
+def _rate(book: PriceBook, entry: PriceEntry) -> Rate:
+    return Rate(
+        book=book, provider=entry.provider, model=entry.model, bucket=entry.bucket, input_above=entry.input_above,
+        price=entry.price, per=entry.per, effective_from=entry.effective_from, effective_to=entry.effective_to,
+        source=entry.source, source_date=entry.source_date, note=entry.note,
+    )  # fmt: skip

@@ -1,0 +1,269 @@
+"""The catalogue: price books, dated rates, other names of models; its version; and the shared clock."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, ClassVar, NoReturn, Self
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.db.models import F, Q
+
+from pricing import clock
+from pricing.fields import AmountField
+from pricing.money import EXACT, decimal_string
+from pricing.units import is_billable
+
+ONE_ROW = 1  # the id of the only row of a table that has one
+
+
+class CatalogueVersion(models.Model):
+    """Counts the changes of the catalogue. Every process looks at it each second and loads the new rates."""
+
+    id = models.SmallIntegerField(primary_key=True, default=ONE_ROW)
+    version = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "tollgate_catalogue_version"
+
+    def __str__(self) -> str:
+        return f"version {self.version}"
+
+    @classmethod
+    def bump(cls) -> None:
+        """Announce a change, in the transaction that makes it. Its row is the lock of all who change the catalogue.
+
+        Take it before reading what the change depends on: two rates for the same time could not see each other otherwise.
+        """
+        row = cls.objects.filter(id=ONE_ROW)
+        if not row.update(version=F("version") + 1):
+            cls.objects.bulk_create([cls(id=ONE_ROW)], ignore_conflicts=True)
+            row.update(version=F("version") + 1)
+
+
+class PriceBook(models.Model):
+    """A named set of rates: `cost` (what the provider charges us), `list` (what we charge), or a customer's own."""
+
+    slug = models.SlugField(max_length=64, unique=True)
+    name = models.CharField(max_length=200)
+    currency = models.CharField(max_length=3, default="USD", help_text="ISO 4217; fixed once a rate exists")
+
+    class Meta:
+        db_table = "tollgate_price_books"
+        ordering: ClassVar = ["slug"]
+
+    def __str__(self) -> str:
+        return self.slug
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        with transaction.atomic():
+            CatalogueVersion.bump()
+            self.clean()
+            super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        if self.pk and self.rates.exists():
+            before = PriceBook.objects.get(pk=self.pk)
+            if (before.slug, before.currency) != (self.slug, self.currency):
+                raise ValidationError(
+                    "slug and currency of a book are fixed once it has rates: they are history"
+                )
+
+
+class RateQuerySet(models.QuerySet["Rate"]):
+    """Rates are history: they are added, and ended once."""
+
+    def update(self, **kwargs: Any) -> NoReturn:
+        raise TypeError("a rate is never edited; supersede it by a new one")
+
+    def delete(self) -> NoReturn:
+        raise TypeError("a rate is never deleted; charges refer to it")
+
+    def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list["Rate"]:
+        with transaction.atomic():
+            CatalogueVersion.bump()
+            return super().bulk_create(objs, *args, **kwargs)
+
+    def open(self) -> Self:
+        """Those that hold until further notice."""
+        return self.filter(effective_to__isnull=True)
+
+    def end(self, at: datetime) -> int:
+        """End those of these rates that are open and began before `at`; how many. The one change a rate ever sees."""
+        return models.QuerySet.update(self.open().filter(effective_from__lt=at), effective_to=at)
+
+    def same_line(self, rate: "Rate") -> Self:
+        """All rates for what `rate` prices: at any instant at most one of them holds."""
+        return self.filter(
+            book_id=rate.book_id, provider=rate.provider, model=rate.model, bucket=rate.bucket,
+            input_above=rate.input_above,
+        )  # fmt: skip
+
+    def overlapping(self, rate: "Rate") -> Self:
+        """Other rates for the same thing that hold at some instant of `rate`."""
+        found = self.same_line(rate).filter(
+            Q(effective_to__isnull=True) | Q(effective_to__gt=rate.effective_from)
+        )
+        if rate.effective_to is not None:
+            found = found.filter(effective_from__lt=rate.effective_to)
+        return found.exclude(pk=rate.pk)
+
+
+class Rate(models.Model):
+    """The price of one bucket of one model in one book, in [effective_from, effective_to). Never edited, never deleted."""
+
+    book = models.ForeignKey(PriceBook, on_delete=models.PROTECT, related_name="rates")
+    provider = models.CharField(max_length=64, help_text="openai, anthropic, google, demo, …")
+    model = models.CharField(max_length=200)
+    bucket = models.CharField(
+        max_length=64, help_text="in_uncached, in_cache_read, out_visible, web_search, …"
+    )
+    input_above = models.BigIntegerField(
+        default=0, help_text="holds only for calls that read more tokens than this, then for all their tokens"
+    )
+    price = AmountField(help_text="of as many as `per` says")
+    per = models.BigIntegerField(default=1_000_000)
+    effective_from = models.DateTimeField()
+    effective_to = models.DateTimeField(null=True, blank=True, help_text="empty: until further notice")
+    source = models.CharField(max_length=500, blank=True, help_text="where the price is published")
+    source_date = models.DateField(null=True, blank=True, help_text="when it was read there")
+    note = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+
+    objects: ClassVar = RateQuerySet.as_manager()
+
+    class Meta:
+        db_table = "tollgate_rates"
+        ordering: ClassVar = ["provider", "model", "bucket", "input_above", "effective_from"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["book", "provider", "model", "bucket", "input_above", "effective_from"],
+                name="tollgate_rates_once",
+            ),
+            models.CheckConstraint(condition=Q(price__gte=Decimal(0)), name="tollgate_rates_price"),
+            models.CheckConstraint(condition=Q(per__gt=0), name="tollgate_rates_per"),
+            models.CheckConstraint(condition=Q(input_above__gte=0), name="tollgate_rates_input_above"),
+            models.CheckConstraint(
+                condition=Q(effective_to__isnull=True) | Q(effective_to__gt=F("effective_from")),
+                name="tollgate_rates_period",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model} {self.bucket}: {decimal_string(self.price)} per {self.per:,}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self._state.adding:
+            raise TypeError("a rate is never edited; supersede it by a new one")
+        with transaction.atomic():
+            CatalogueVersion.bump()
+            self.clean()
+            super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("a rate is never deleted; charges refer to it")
+
+    def clean(self) -> None:
+        """Raises ValidationError for what could not be rated by, and for a second rate at the same time."""
+        if not is_billable(self.bucket):
+            raise ValidationError({"bucket": f"{self.bucket} is no bucket and no unit"})
+        if self.price is not None and not self.price.is_finite():
+            raise ValidationError({"price": "a price is a finite number"})
+        if self.price is not None and self.per and not _divides(self.price, self.per):
+            raise ValidationError(
+                {"per": f"{decimal_string(self.price)} / {self.per} has no end; choose a power of ten"}
+            )
+        if self.effective_from and self.book_id and Rate.objects.overlapping(self).exists():
+            raise ValidationError("another rate for the same thing holds at that time; supersede it")
+
+    def supersede(self, price: Decimal, at: datetime, **changes: Any) -> "Rate":
+        """End this rate at `at` and begin a new one there; the new one. ValueError when it has ended or began later.
+
+        `changes` may set per, source, source_date and note. What is rated already stays as it is.
+        """
+        with transaction.atomic():
+            CatalogueVersion.bump()
+            if Rate.objects.filter(pk=self.pk).end(at) != 1:
+                raise ValueError(
+                    f"{self} cannot be superseded at {at:%Y-%m-%d %H:%M}: it has ended, or began later"
+                )
+            successor = Rate(
+                book_id=self.book_id, provider=self.provider, model=self.model, bucket=self.bucket,
+                input_above=self.input_above, price=price, effective_from=at, **{"per": self.per, **changes},
+            )  # fmt: skip
+            successor.save()
+        self.effective_to = at
+        return successor
+
+
+class ModelAlias(models.Model):
+    """Another name under which a provider serves a model; `{date}` at its end stands for any snapshot's date."""
+
+    provider = models.CharField(max_length=64)
+    alias = models.CharField(max_length=200)
+    model = models.CharField(max_length=200)
+
+    class Meta:
+        db_table = "tollgate_model_aliases"
+        verbose_name_plural = "model aliases"
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["provider", "alias"], name="tollgate_model_aliases_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.alias} is {self.model}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        with transaction.atomic():
+            CatalogueVersion.bump()
+            super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        with transaction.atomic():
+            CatalogueVersion.bump()
+            return super().delete(*args, **kwargs)
+
+
+class ClockOffset(models.Model):
+    """How far the clock of every process is ahead of real time: for tests and simulations, 0 in production."""
+
+    id = models.SmallIntegerField(primary_key=True, default=ONE_ROW)
+    offset_us = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "tollgate_clock"
+
+    def __str__(self) -> str:
+        return f"{timedelta(microseconds=self.offset_us)} ahead"
+
+    @classmethod
+    def read(cls) -> timedelta:
+        """The offset that all processes share."""
+        found = cls.objects.filter(id=ONE_ROW).values_list("offset_us", flat=True).first()
+        return timedelta(microseconds=found or 0)
+
+    @classmethod
+    def move_to(cls, instant: datetime) -> timedelta:
+        """Make it `instant` (aware) everywhere: here at once, in other processes within seconds. The offset."""
+        return cls._set(instant - datetime.now(UTC))
+
+    @classmethod
+    def shift(cls, by: timedelta) -> timedelta:
+        """Move every clock by `by` from where it is. The offset."""
+        with transaction.atomic():
+            cls.objects.bulk_create([cls(id=ONE_ROW)], ignore_conflicts=True)
+            cls.objects.filter(id=ONE_ROW).update(offset_us=F("offset_us") + by // timedelta(microseconds=1))
+            offset = cls.read()
+        clock.set_offset(offset)
+        return offset
+
+    @classmethod
+    def _set(cls, offset: timedelta) -> timedelta:
+        cls.objects.update_or_create(id=ONE_ROW, defaults={"offset_us": offset // timedelta(microseconds=1)})
+        clock.set_offset(offset)
+        return offset
+
+
+def _divides(price: Decimal, per: int) -> bool:
+    """Whether the price of a single one is a finite decimal: then the amount of any quantity is exact."""
+    unit = EXACT.divide(price, Decimal(per))
+    return EXACT.multiply(unit, Decimal(per)) == price and len(unit.as_tuple().digits) < EXACT.prec
