@@ -20,36 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 APPS = ("pricing", "metering", "billing", "project")
 LABELS = {"tollgate_pricing": 0, "tollgate_metering": 1, "tollgate_billing": 2}
 DATA_PLANE = (
-    *(
-        "pricing.units",
-        "pricing.usage",
-        "pricing.money",
-        "pricing.rating",
-        "pricing.pricelist",
-        "pricing.clock",
-    ),
-    *(
-        "metering.gate",
-        "metering.routes",
-        "metering.extract",
-        "metering.tap",
-        "metering.estimate",
-        "metering.call",
-    ),
-    *(
-        "metering.middleware",
-        "metering.recorder",
-        "metering.ids",
-        "metering.problem",
-        "metering.record_usage",
-    ),
-    *(
-        "metering.store.postgres",
-        "metering.store.sqlite",
-        "billing.periods",
-        "billing.keys",
-        "billing.admission",
-    ),
+    *("pricing.rating", "pricing.pricelist", "pricing.clock", "metering.middleware", "metering.record_usage"),
+    *("metering.recorder", "metering.store.postgres", "metering.store.sqlite", "metering.store.memory"),
+    *("billing.admission",),
 )
 
 
