@@ -21,7 +21,9 @@ from pricing.usage import Usage
 BODY_MAX = 32 * 1024 * 1024  # bytes of a body, or of one event, that are kept
 TAIL_BYTES = 1024 * 1024  # of a longer one, where usage is looked for at its end
 
+_LF = 10
 _EVENT_ENDS = (b"\n\n", b"\n\r\n")
+_JSON_DATA = (b"data: {", b"data:{")  # and therefore no `[DONE]`
 _BOUNDARY = re.compile(rb"\n\r?\n")
 _DONE = b"[DONE]"
 _BOM = b"\xef\xbb\xbf"
@@ -72,13 +74,13 @@ def open_tap(
 class EventTap:
     """Server-sent events.
 
-    Nearly every chunk is a few whole events without usage: those are counted, and that is all. Events are put together
-    and decoded only where they contain a marker of the wire format.
+    Nearly every chunk is one event without usage: it is counted, and that is all. Events are put together and decoded
+    only where they contain a marker of the wire format and their name is not one of those that never matter.
     """
 
     __slots__ = (
         "_boring", "_ended", "_event_max", "_events", "_first", "_looks", "_marker", "_markers", "_open_bytes", "_parts",
-        "_reader", "_tail",
+        "_quiet", "_reader", "_tail",
     )  # fmt: skip
 
     def __init__(self, reader: StreamReader, *, event_max: int = BODY_MAX) -> None:
@@ -86,6 +88,7 @@ class EventTap:
         self._marker, *rest = reader.interesting
         self._markers = tuple(rest)
         self._boring = reader.boring
+        self._quiet = reader.quiet
         self._event_max = event_max
         # Of the event that is still open. Not empty at first, so that the first chunk is read closely.
         self._parts: list[bytes] = [b""]
@@ -97,9 +100,26 @@ class EventTap:
         self._ended = False
 
     def feed(self, chunk: bytes) -> int:
-        if not self._parts and chunk.endswith(_EVENT_ENDS) and not self._marked(chunk):
-            self._events += chunk.count(b"\ndata:") + chunk.startswith(b"data:")
-            return -1
+        # Ordered by cost: looking for one byte is ten times cheaper than looking for a word.
+        if not self._parts and chunk.endswith(b"\n\n"):
+            line_end = chunk.find(_LF)
+            last_line_end = len(chunk) - 2
+            if line_end == last_line_end:
+                if chunk.startswith(_JSON_DATA) and not self._markers:
+                    at = chunk.find(self._marker)
+                    if at < 0 or (
+                        chunk.startswith(self._boring, at)
+                        and chunk.find(self._marker, at + len(self._marker)) < 0
+                    ):
+                        self._events += 1
+                        return -1
+            elif (
+                chunk[:line_end] in self._quiet
+                and chunk.find(_LF, line_end + 1) == last_line_end
+                and chunk.startswith(b"data:", line_end + 1)
+            ):
+                self._events += 1
+                return -1
         return self._feed_closely(chunk)
 
     def finish(self, complete: bool) -> Usage:
@@ -112,6 +132,8 @@ class EventTap:
 
     def _marked(self, block: bytes) -> bool:
         """Whether `block` has anything that the reader wants to see."""
+        if _DONE in block:
+            return True
         for marker in self._markers:
             if marker in block:
                 return True
@@ -123,6 +145,9 @@ class EventTap:
         """A chunk that is not just whole events: find where they end, read them, keep the rest."""
         if self._ended:
             return 0
+        if not self._parts and chunk.endswith(_EVENT_ENDS) and not self._marked(chunk):
+            self._events += _data_lines(chunk)
+            return -1
         end = _end_of_last_event(self._tail + chunk)
         if not end:
             return self._keep(chunk, began_at=0)
@@ -136,6 +161,8 @@ class EventTap:
             self._ended = True
             self._parts = [b""]  # keeps feed() away from its short cut
             return max(0, start - before)
+        if self._first:  # nothing but comments so far
+            self._parts = [b""]
         return self._keep(chunk[end:], began_at=end) if end < len(chunk) else -1
 
     def _keep(self, piece: bytes, *, began_at: int) -> int:
@@ -175,7 +202,9 @@ class EventTap:
         return -1
 
     def _read_event(self, text: bytes) -> bool:
-        if not self._first and not self._marked(text):
+        """Takes in one event; True when it is the terminal one."""
+        text = text.lstrip(b"\r\n")
+        if not self._first and (text[: text.find(_LF)] in self._quiet or not self._marked(text)):
             return False
         event, data = _fields_of(text)
         if not data:

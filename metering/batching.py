@@ -1,0 +1,192 @@
+"""One phase of the recorder: a queue, the task that empties it in batches, and what to do when a batch fails.
+
+* Outcome unknown → the same batch again, under the same number, on a new connection, until the database answers.
+* Number refused → it was applied after all (done), or the writer is fenced (a new writer id, and the batch again).
+* A lock held by somebody else → by customer; a customer who is locked alone goes to the end of the queue.
+* A value refused → halves, until the bad row stands alone; that one goes to quarantine.
+
+The task survives whatever a batch raises, and no row leaves it without an answer.
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+from uuid import UUID, uuid4
+
+from metering.rows import EventRow, HoldRow
+from metering.store.base import BadRow, Lane, Locked, SequenceRefused, Store, Unavailable
+
+log = logging.getLogger("metering.recorder")
+
+BATCH_MAX = 500
+BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+Row = TypeVar("Row", HoldRow, EventRow)
+
+
+class Waiting(Generic[Row]):
+    """A row in the queue, and the answer that its call waits for."""
+
+    __slots__ = ("answer", "row")
+
+    def __init__(self, row: Row, answer: "asyncio.Future[bool]") -> None:
+        self.row, self.answer = row, answer
+
+    def resolve(self, value: bool) -> None:
+        if not self.answer.done():
+            self.answer.set_result(value)
+
+
+Batch = list[Waiting[Row]]
+
+
+class Phase(ABC, Generic[Row]):
+    """A queue, the lane that empties it, and the writer's row that numbers its batches."""
+
+    name: str
+
+    def __init__(self, store: Store) -> None:
+        self.writer = uuid4()
+        self.seq = 0  # number of the last batch that is known to be applied
+        self.queue: deque[Waiting[Row]] = deque()
+        self.in_flight = 0
+        self._store = store
+        self._lane: Lane | None = None
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    @abstractmethod
+    async def apply(self, lane: Lane, seq: int, batch: "Batch[Row]") -> "set[UUID]":
+        """Write the batch as number `seq` of `self.writer`; what the database answered. Raises StoreError."""
+
+    @abstractmethod
+    async def read_back(self, lane: Lane, batch: "Batch[Row]") -> "set[UUID]":
+        """The answer to a batch that was applied although its answer was lost."""
+
+    @abstractmethod
+    async def answer(self, lane: Lane, batch: "Batch[Row]", done: "set[UUID]") -> "Batch[Row]":
+        """Resolve the batch; the rows that are to be written once more, each by itself. Raises StoreError."""
+
+    def add(self, row: Row) -> "asyncio.Future[bool]":
+        """Queue a row; the future resolves once it is durable."""
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.queue.append(Waiting(row, answer))
+        self._wake.set()
+        return answer
+
+    async def run(self) -> None:
+        """Empty the queue until told to stop."""
+        while not (self._stopping and not self.queue):
+            await self._wake.wait()
+            self._wake.clear()
+            while self.queue:
+                batch = [self.queue.popleft() for _ in range(min(len(self.queue), BATCH_MAX))]
+                self.in_flight = len(batch)
+                await self._write(batch)
+                self.in_flight = 0
+
+    def stop(self) -> None:
+        """Let `run` end once the queue is empty."""
+        self._stopping = True
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Throw the connection away."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            await lane.close()
+
+    async def _write(self, batch: "Batch[Row]") -> None:
+        parts, failures, unknown = deque([batch]), 0, False
+        while parts:
+            try:
+                again = await self._write_once(parts[0])
+                parts.popleft()
+                parts.extend([waiting] for waiting in again)
+                failures, unknown = 0, False
+                continue
+            except BadRow as error:
+                await self._divide(parts, error)
+                continue
+            except Locked as error:
+                log.warning("%s batch met a lock: %s", self.name, error)
+                if not unknown:  # else a connection thought lost may still be committing: ask for the same number again
+                    self._set_aside(parts)
+            except Unavailable as error:
+                unknown = True
+                log.warning("%s batch of %d: outcome unknown: %s", self.name, len(parts[0]), error)
+                await self.close()
+            except Exception:  # a bug must not end the task: every call of the process would hang
+                unknown = True
+                log.exception("%s batch of %d failed in an unforeseen way", self.name, len(parts[0]))
+                await self.close()
+            await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+            failures += 1
+
+    async def _write_once(self, batch: "Batch[Row]") -> "Batch[Row]":
+        if self._lane is None:
+            self._lane = await self._store.open_lane(self.name)
+        seq = self.seq + 1
+        try:
+            done = await self.apply(self._lane, seq, batch)
+        except SequenceRefused:
+            if not await self._was_applied(self._lane, seq):
+                return await self._write_once(batch)
+            done = await self.read_back(self._lane, batch)
+        again = await self.answer(self._lane, batch, done)
+        self.seq = seq
+        return again
+
+    async def _was_applied(self, lane: Lane, seq: int) -> bool:
+        """Whether the refused number was applied before; a fenced writer gets a new identity, whose numbers start anew."""
+        state = await lane.writer_state(self.writer)
+        if state is not None and state.seq == seq:
+            return True
+        if state is None or not state.fenced:
+            raise Unavailable(f"writer {self.writer} is not right before number {seq}: {state}")
+        log.warning("%s writer %s was declared dead while alive; going on under a new id", self.name, self.writer)
+        self.writer, self.seq = uuid4(), 0
+        return False
+
+    async def _divide(self, parts: "deque[Batch[Row]]", error: BadRow) -> None:
+        """Halve the first part; a row that stands alone is put away with the reason."""
+        batch = parts[0]
+        if len(batch) > 1:
+            parts.popleft()
+            middle = len(batch) // 2
+            parts.extendleft([batch[middle:], batch[:middle]])
+            return
+        try:
+            if self._lane is None:
+                self._lane = await self._store.open_lane(self.name)
+            await self._lane.quarantine(batch[0].row, str(error))
+        except Exception as failure:  # the table of the quarantine is out of reach: later, with the batch
+            log.warning("%s row %s cannot be put away yet: %s", self.name, batch[0].row.id, failure)
+            await self.close()
+            await asyncio.sleep(BACKOFF_S[-1])
+            return
+        log.error("%s row %s is refused by the database and was quarantined: %s", self.name, batch[0].row.id, error)
+        batch[0].resolve(isinstance(batch[0].row, EventRow))
+        parts.popleft()
+
+    def _set_aside(self, parts: "deque[Batch[Row]]") -> None:
+        """Split the first part by customer; one who is locked alone waits at the end, so that the others go on."""
+        by_customer: dict[UUID, Batch[Row]] = {}
+        for waiting in parts[0]:
+            by_customer.setdefault(waiting.row.customer_id, []).append(waiting)
+        part = parts.popleft()
+        if len(by_customer) > 1:
+            parts.extendleft(reversed(by_customer.values()))
+        elif parts or self.queue:
+            self.queue.extend(part)
+            self._wake.set()
+        else:
+            parts.append(part)
+
+
+def rows_of(batch: "Batch[Row]") -> Sequence[Row]:
+    """The rows of a batch, in order."""
+    return [waiting.row for waiting in batch]

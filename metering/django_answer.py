@@ -1,0 +1,158 @@
+"""The answer to one call that the Django entry meters: reads it as it goes by and settles it once."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from django.http.response import HttpResponseBase
+
+from metering.call import Call, usage_headers
+from metering.loop_thread import LoopThread
+from metering.meter import Meter
+from metering.rows import EventRow, Status
+from metering.tap import Tap, open_tap
+from pricing.usage import Usage
+
+_draining: set[asyncio.Task[None]] = set()  # the loop holds tasks weakly
+
+
+class DjangoAnswer:
+    """State of one answer. `settle` runs on the private loop; everything else where Django runs."""
+
+    def __init__(self, meter: Meter, call: Call, loop: LoopThread) -> None:
+        self._meter, self._call, self._loop = meter, call, loop
+        self._began = time.perf_counter()
+        self._latency_ms: int | None = None
+        self._status_code: int | None = None
+        self._tap: Tap | None = None
+        self._row: EventRow | None = None
+
+    def open(self, response: HttpResponseBase) -> None:
+        """The response is there: know its code and how to read it."""
+        call, headers = self._call, response.headers
+        self._status_code = response.status_code
+        self._tap = open_tap(
+            self._meter.format_of(call.route), call.facts, call.route.provider,
+            headers.get("content-type", ""), headers.get("content-encoding", ""),
+        )  # fmt: skip
+
+    def feed(self, chunk: bytes) -> int:
+        """Read a chunk; where in it the end of the answer begins, or -1."""
+        if self._latency_ms is None:
+            self._latency_ms = self._elapsed_ms()
+        return self._tap.feed(chunk) if self._tap is not None and chunk else -1
+
+    async def settle(self, status: Status | None = None, *, complete: bool) -> EventRow:
+        """Settle once; later calls get the same event."""
+        if self._row is None:
+            code = self._status_code if self._status_code is not None else 500 if status == "error" else None
+            self._row = await self._meter.settle(
+                self._call, lambda: self._read(complete), status=status or ("ok" if (code or 500) < 400 else "error"),
+                status_code=code, latency_ms=self._latency_ms, execution_ms=self._elapsed_ms(),
+            )  # fmt: skip
+        return self._row
+
+    def decorate(self, response: HttpResponseBase, row: EventRow | None) -> None:
+        """Put the headers on; without an event (a stream) the id is the hold's."""
+        response["X-Request-Id"] = self._call.request_id
+        response["X-Usage-Event"] = str(row.id if row is not None else self._call.id)
+        if row is not None:
+            for name, value in usage_headers(row, shows_cost=self._call.account.shows_cost):
+                response[name.decode().title()] = value.decode()
+
+    def stream(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """A synchronous stream. A client that leaves is noticed at the next chunk; the rest is read within bounds."""
+        try:
+            for chunk in chunks:
+                waits_from = self._waits_from(chunk)
+                if waits_from > 0:
+                    yield chunk[:waits_from]
+                    chunk = chunk[waits_from:]
+                if waits_from >= 0:
+                    self._loop.run(self.settle(complete=True))
+                yield chunk
+            self._loop.run(self.settle(complete=True))
+        except GeneratorExit:
+            self._drain(chunks)
+            self._loop.run(self.settle("client_disconnected", complete=True))
+            raise
+        finally:
+            self._loop.run(self.settle("interrupted", complete=False))
+
+    async def stream_async(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """An asynchronous stream. Its source runs on in a task of its own when the client leaves."""
+        pending: asyncio.Future[bytes] | None = None
+        try:
+            while True:
+                pending = asyncio.ensure_future(_next(chunks))
+                chunk = await asyncio.shield(pending)
+                pending = None
+                waits_from = self._waits_from(chunk)
+                if waits_from > 0:
+                    yield chunk[:waits_from]
+                    chunk = chunk[waits_from:]
+                if waits_from >= 0:
+                    await self._loop.await_(self.settle(complete=True))
+                yield chunk
+        except _Exhausted:
+            await self._loop.await_(self.settle(complete=True))
+        except (asyncio.CancelledError, GeneratorExit):
+            task = asyncio.get_running_loop().create_task(self._drain_async(chunks, pending))
+            _draining.add(task)
+            task.add_done_callback(_draining.discard)
+            raise
+        except Exception:
+            await self._loop.await_(self.settle("interrupted", complete=False))
+            raise
+
+    def _waits_from(self, chunk: bytes) -> int:
+        return -1 if self._row is not None else self.feed(chunk)
+
+    def _drain(self, chunks: Iterator[bytes]) -> None:
+        drains, customer = self._meter.drains, self._call.account.customer_id
+        if self._row is not None or not self._call.route.drain or not drains.enter(customer):
+            return
+        try:
+            until = time.monotonic() + drains.seconds_max
+            for chunk in chunks:
+                self.feed(chunk)
+                if time.monotonic() > until:
+                    break
+        finally:
+            drains.leave(customer)
+
+    async def _drain_async(self, chunks: AsyncIterator[bytes], pending: "asyncio.Future[bytes] | None") -> None:
+        drains, customer = self._meter.drains, self._call.account.customer_id
+        complete = False
+        if self._row is None and self._call.route.drain and drains.enter(customer):
+            try:
+                async with asyncio.timeout(drains.seconds_max):
+                    while True:
+                        self.feed(await (pending or asyncio.ensure_future(_next(chunks))))
+                        pending = None
+            except _Exhausted:
+                complete = True
+            except Exception:  # the source failed or took too long: settle with what came
+                complete = False
+            finally:
+                drains.leave(customer)
+        await self._loop.await_(self.settle("client_disconnected", complete=complete))
+
+    def _read(self, complete: bool) -> Usage:
+        return self._tap.finish(complete) if self._tap is not None else Usage(buckets={}, source="none")
+
+    def _elapsed_ms(self) -> int:
+        return int((time.perf_counter() - self._began) * 1000)
+
+
+class _Exhausted(Exception):
+    """The source has ended; StopAsyncIteration cannot be raised out of a future's coroutine."""
+
+
+async def _next(chunks: AsyncIterator[Any]) -> bytes:
+    try:
+        chunk = await anext(chunks)
+    except StopAsyncIteration:
+        raise _Exhausted from None
+    return chunk if isinstance(chunk, bytes) else str(chunk).encode()

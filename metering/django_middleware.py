@@ -1,0 +1,179 @@
+"""The Django entry: `"metering.django_middleware.metering_middleware"` in MIDDLEWARE, for those who cannot change `asgi.py`.
+
+The same core as the ASGI middleware, for synchronous and asynchronous hosts. What it cannot do: a streamed answer goes out
+with the id of its hold, and its end waits for the commit only where the wire format marks the end (or with Django's own
+last, empty frame). A call that the ASGI middleware has marked passes untouched.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import cache
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.exceptions import MiddlewareNotUsed, RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.module_loading import import_string
+
+from metering.call import Call
+from metering.django_answer import DjangoAnswer
+from metering.gate import Gate, OpenGate
+from metering.loop_thread import LoopThread
+from metering.meter import Meter, request_id_of
+from metering.ids import uuid7
+from metering.problem import Refusal, problem_response
+from metering.record_usage import SCOPE_KEY
+from metering.routes import Route
+from metering.wiring import build_meter, option
+
+log = logging.getLogger("metering.django")
+
+SyncHandler = Callable[[HttpRequest], HttpResponseBase]
+AsyncHandler = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+
+_loop = LoopThread()
+
+
+@cache
+def shared_meter() -> Meter:
+    """The meter of this process for the Django entry. The gate comes from TOLLGATE["GATE"], a dotted path to a callable
+    that makes one; without it everyone is admitted under one customer."""
+    path = option("GATE", "")
+    gate: Gate = import_string(path)() if path else OpenGate()
+    return build_meter(gate)
+
+
+def metering_middleware(get_response: Any) -> Any:
+    """The middleware factory. Raises MiddlewareNotUsed when ENABLE_PRICING_MIDDLEWARE is false."""
+    if not option("ENABLE_PRICING_MIDDLEWARE", True):
+        raise MiddlewareNotUsed("ENABLE_PRICING_MIDDLEWARE is false")
+    entry = MeteringEntry(shared_meter(), _loop)
+    if iscoroutinefunction(get_response):
+        async_handler: AsyncHandler = get_response
+
+        async def asynchronous(request: HttpRequest) -> HttpResponseBase:
+            return await entry.call_async(async_handler, request)
+
+        return markcoroutinefunction(asynchronous)
+    handler: SyncHandler = get_response
+
+    def synchronous(request: HttpRequest) -> HttpResponseBase:
+        return entry.call(handler, request)
+
+    return synchronous
+
+
+metering_middleware.sync_capable = True  # type: ignore[attr-defined]  # how Django asks a middleware factory
+metering_middleware.async_capable = True  # type: ignore[attr-defined]
+
+
+class MeteringEntry:
+    """Meters Django requests; the recorder runs on a private loop, whatever loop the request runs on."""
+
+    def __init__(self, meter: Meter, loop: LoopThread) -> None:
+        self._meter, self._loop = meter, loop
+
+    def call(self, get_response: SyncHandler, request: HttpRequest) -> HttpResponseBase:
+        """One request of a synchronous host."""
+        route = self._route(request)
+        if route is None:
+            return get_response(request)
+        call = self._loop.run(self._admit(route, request))
+        if isinstance(call, Refusal):
+            return self._refusal(call, route, request)
+        _mark(request, call)
+        answer = DjangoAnswer(self._meter, call, self._loop)
+        try:
+            response = get_response(request)
+        except BaseException:
+            self._loop.run(answer.settle("error", complete=False))
+            raise
+        answer.open(response)
+        if isinstance(response, StreamingHttpResponse):
+            _wrap_stream(response, answer)
+        elif isinstance(response, HttpResponse):
+            answer.feed(response.content)
+            answer.decorate(response, self._loop.run(answer.settle(complete=True)))
+        return response
+
+    async def call_async(self, get_response: AsyncHandler, request: HttpRequest) -> HttpResponseBase:
+        """One request of an asynchronous host."""
+        route = self._route(request)
+        if route is None:
+            return await get_response(request)
+        call = await self._loop.await_(self._admit(route, request))
+        if isinstance(call, Refusal):
+            return self._refusal(call, route, request)
+        _mark(request, call)
+        answer = DjangoAnswer(self._meter, call, self._loop)
+        try:
+            response = await get_response(request)
+        except BaseException as error:
+            status = "client_disconnected" if isinstance(error, asyncio.CancelledError) else "error"
+            await self._loop.await_(answer.settle(status, complete=False))
+            raise
+        answer.open(response)
+        if isinstance(response, StreamingHttpResponse):
+            _wrap_stream(response, answer)
+        elif isinstance(response, HttpResponse):
+            answer.feed(response.content)
+            answer.decorate(response, await self._loop.await_(answer.settle(complete=True)))
+        return response
+
+    def _route(self, request: HttpRequest) -> Route | None:
+        if SCOPE_KEY in (getattr(request, "scope", None) or {}):
+            return None
+        return self._meter.routes.match(request.method or "", request.path)
+
+    async def _admit(self, route: Route, request: HttpRequest) -> Call | Refusal:
+        at, headers = self._meter.now(), _headers(request)
+        account = await self._meter.identify(headers, at)
+        if isinstance(account, Refusal):
+            return account
+        return await self._meter.admit(
+            route, account, at=at, headers=headers, body=_body(request, self._meter.request_bytes_max),
+            path=request.path, method=request.method or "",
+        )  # fmt: skip
+
+    def _refusal(self, refusal: Refusal, route: Route, request: HttpRequest) -> HttpResponse:
+        request_id = request_id_of(dict(_headers(request)), default=uuid7().hex)
+        status, headers, body = problem_response(refusal, request_id, self._meter.format_of(route).native_errors)
+        response = HttpResponse(body, status=status)
+        for name, value in [*headers, (b"x-request-id", request_id.encode())]:
+            response[name.decode()] = value.decode()
+        return response
+
+
+def _wrap_stream(response: StreamingHttpResponse, answer: DjangoAnswer) -> None:
+    answer.decorate(response, None)
+    if response.is_async:
+        chunks: AsyncIterator[bytes] = aiter(response)
+        response.streaming_content = answer.stream_async(chunks)
+    else:
+        pieces: Iterator[bytes] = iter(response)
+        response.streaming_content = answer.stream(pieces)
+
+
+def _mark(request: HttpRequest, call: Call) -> None:
+    request.tollgate_call = call  # type: ignore[attr-defined]  # where record_usage finds it under WSGI
+    scope = getattr(request, "scope", None)
+    if scope is not None:
+        scope[SCOPE_KEY] = call
+
+
+def _headers(request: HttpRequest) -> list[tuple[bytes, bytes]]:
+    scope = getattr(request, "scope", None)
+    if scope is not None:
+        return list(scope["headers"])
+    return [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in request.headers.items()]
+
+
+def _body(request: HttpRequest, bytes_max: int) -> bytes:
+    """The request's body where Django lets us have it; a larger one passes unread."""
+    try:
+        length = int(request.headers.get("content-length") or 0)
+        return request.body if length <= bytes_max else b""
+    except (ValueError, RequestDataTooBig):
+        return b""

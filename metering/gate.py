@@ -1,0 +1,83 @@
+"""The seam to whoever knows customers and money: who is calling, and may they.
+
+The middleware asks upward through one object that the wiring passes in. Metering never learns what a customer or a plan
+is: it gets a snapshot (`Account`), and SQL (`Contribution`) that the recorder runs inside its own transaction, so that a
+balance moves together with the hold or the event, or not at all.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from metering.ids import NIL
+from metering.problem import Refusal
+from metering.rows import EventRow, HoldRow
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Account(msgspec.Struct, frozen=True):
+    """What one call needs to know of its caller, as of a moment ago. A value; holds no reference to a row."""
+
+    customer_id: UUID
+    api_key_id: UUID
+    api_key_hash: str  # SHA-256 of the key, lower-case hex; never the key
+    plan: str
+    currency: str
+    period_start: datetime  # the billing period [start, end) that the instant of the call lies in, UTC
+    period_end: datetime
+    cost_book: str = "cost"
+    list_book: str = "list"
+    shows_cost: bool = True  # may the customer see what the provider charges us (X-Usage-Cost)
+    metadata: dict[str, Any] = {}
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """SQL that a gate adds to the recorder's transaction.
+
+    On PostgreSQL `ctes` are common table expressions put into the one statement. For holds they read `asked(customer_id,
+    id, amount)` and must define `admitted(customer_id, id)`; for settles they read `booked(customer_id, held, charge)`,
+    one row a customer, and must take their locks in the order of `customer_id`. On SQLite `row_statements` run for each
+    row, with its columns as named parameters; a hold is admitted when the first of them changed exactly one row.
+    """
+
+    ctes: str
+    row_statements: tuple[str, ...]
+    refusal: Refusal | None = None  # the answer to a hold that was not admitted
+
+
+class Gate(Protocol):
+    """Answers who is calling, and contributes what admitting and settling do to money."""
+
+    async def resolve(self, headers: Headers, at: datetime) -> Account | Refusal:
+        """The account behind the request's headers at the instant `at`, or why there is none. Raises nothing."""
+
+    def hold(self, batch: Sequence[HoldRow]) -> Contribution | None:
+        """What to run with these holds; None where nothing can be refused any more."""
+
+    def settle(self, batch: Sequence[EventRow]) -> Contribution | None:
+        """What to run with these settlements; None where no balance moves."""
+
+
+class OpenGate:
+    """Admits everyone under one customer: metering by itself, for a demo, a private installation or a test."""
+
+    def __init__(self, customer_id: UUID = NIL, *, currency: str = "USD", plan: str = "open") -> None:
+        self._customer_id, self._currency, self._plan = customer_id, currency, plan
+
+    async def resolve(self, headers: Headers, at: datetime) -> Account | Refusal:
+        start = at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+        return Account(
+            customer_id=self._customer_id, api_key_id=NIL, api_key_hash="", plan=self._plan,
+            currency=self._currency, period_start=start, period_end=end,
+        )  # fmt: skip
+
+    def hold(self, batch: Sequence[HoldRow]) -> Contribution | None:
+        return None
+
+    def settle(self, batch: Sequence[EventRow]) -> Contribution | None:
+        return None

@@ -1,0 +1,138 @@
+"""The meter: the six steps of a metered call, for whoever carries the messages (ASGI, Django).
+
+It holds what all calls of a process share. An adapter asks it to match a request, to admit it, and to settle it.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from metering import metrics
+from metering.call import Call
+from metering.clean import clean_text
+from metering.drains import Drains
+from metering.estimate import RequestFacts, read_request
+from metering.extract import WireFormat, wire_format
+from metering.gate import Account, Gate
+from metering.ids import uuid7
+from metering.problem import Refusal, credits_do_not_cover, metering_unavailable
+from metering.recorder import Recorder, RecorderUnavailable
+from metering.routes import Route, RouteTable
+from metering.rows import EventRow, Status
+from pricing.pricelist import CurrentCard
+from pricing.usage import Usage
+
+log = logging.getLogger("metering.meter")
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Meter:
+    """Everything that the calls of a process share."""
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        recorder: Recorder,
+        card: CurrentCard,
+        routes: RouteTable,
+        now: Callable[[], datetime],
+        request_bytes_max: int = 8 * 2**20,  # of a request are read for its model; a longer one passes unread
+        stream_s_max: float = 3600.0,  # a client that reads nothing may hold a call open for so long
+        drains: Drains | None = None,
+    ) -> None:
+        self.gate, self.recorder, self.card, self.routes, self.now = gate, recorder, card, routes, now
+        self.request_bytes_max, self.stream_s_max = request_bytes_max, stream_s_max
+        self.drains = drains or Drains()
+
+    async def identify(self, headers: Headers, at: datetime) -> Account | Refusal:
+        """Step 1, who: the caller's account, or the refusal to send."""
+        found = await self.gate.resolve(headers, at)
+        if isinstance(found, Refusal):
+            metrics.gate_refusals.labels(found.code).inc()
+        return found
+
+    async def admit(
+        self, route: Route, account: Account, *, at: datetime, headers: Headers, body: bytes, path: str, method: str
+    ) -> Call | Refusal:
+        """Step 2, may they: commit the hold. What comes back is the call, which has to be settled, or the refusal."""
+        wanted = dict(headers)
+        facts = self._facts(route, body, wanted)
+        call_id = uuid7(at)
+        call = Call(
+            id=call_id, at=at, route=route, account=account, facts=facts,
+            request_id=request_id_of(wanted, default=call_id.hex),
+            endpoint=path, method=method,
+            user_id=wanted.get(b"x-end-user", b"").decode("utf-8", "replace") or facts.user_id or "",
+        )  # fmt: skip
+        started = time.perf_counter()
+        try:
+            admitted = await self.recorder.hold(call.hold())
+        except RecorderUnavailable as error:
+            log.error("call refused, its hold cannot be recorded: %s", error)
+            return self._refused(metering_unavailable())
+        metrics.hold_seconds.observe(time.perf_counter() - started)
+        if not admitted:
+            contribution = self.gate.hold([call.hold()])
+            return self._refused(contribution.refusal if contribution and contribution.refusal else credits_do_not_cover())
+        return call
+
+    async def settle(
+        self, call: Call, read: Callable[[], Usage], *, status: Status, status_code: int | None,
+        latency_ms: int | None, execution_ms: int | None,
+    ) -> EventRow:  # fmt: skip
+        """Steps 4 to 6: read the usage, rate it, and commit event, daily usage and the end of the hold. Raises nothing."""
+        started = time.perf_counter()
+        row = self._event(call, read, status, status_code, latency_ms, execution_ms)
+        call.ended = True
+        await self.recorder.settle(row)
+        metrics.settle_seconds.observe(time.perf_counter() - started)
+        return row
+
+    def format_of(self, route: Route) -> WireFormat:
+        """The wire format of a route; its name was checked at start-up."""
+        return wire_format(route.wire_format)
+
+    def _event(
+        self, call: Call, read: Callable[[], Usage], status: Status, status_code: int | None,
+        latency_ms: int | None, execution_ms: int | None,
+    ) -> EventRow:  # fmt: skip
+        try:
+            usage = call.reported or read()
+            return call.event(usage, self.card.card, now=self.now(), status=status, status_code=status_code,
+                              latency_ms=latency_ms, execution_ms=execution_ms)  # fmt: skip
+        except Exception:  # an API never breaks because of metering; the event says that it is incomplete
+            log.exception("the answer to call %s cannot be read", call.id)
+            return call.bare_event(now=self.now(), status=status, status_code=status_code)
+
+    def _facts(self, route: Route, body: bytes, headers: dict[bytes, bytes]) -> RequestFacts:
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+        return read_request(body, self.format_of(route), encoding)
+
+    def _refused(self, refusal: Refusal) -> Refusal:
+        metrics.gate_refusals.labels(refusal.code).inc()
+        return refusal
+
+
+def request_id_of(headers: dict[bytes, bytes], *, default: str) -> str:
+    """The caller's X-Request-Id where it is a sane one, else ours."""
+    given = headers.get(b"x-request-id", b"")
+    return clean_text(given.decode("ascii"), 128) if REQUEST_ID.match(given) else default
+
+
+async def run_to_end(action: "asyncio.Future[EventRow]") -> EventRow:
+    """Wait for a settle that must not be cut short by the cancellation of its call."""
+    while not action.done():
+        try:
+            await asyncio.shield(action)
+        except asyncio.CancelledError:
+            if action.cancelled():
+                raise
+            await asyncio.wait((action,))
+            raise
+    return action.result()

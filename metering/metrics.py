@@ -1,0 +1,56 @@
+"""Counters of the data plane, in the process's default registry. Names are fixed in the documentation."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from prometheus_client import Counter, Histogram
+
+from metering.rows import EventRow
+
+_MICRO = 10**6
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+usage_events = Counter("tollgate_usage_events", "Usage events committed", ["feature", "plan", "status"])
+usage_units = Counter("tollgate_usage_units", "Quantity of usage committed", ["feature", "plan"])
+tokens = Counter("tollgate_tokens", "Tokens committed", ["provider", "model", "kind"])
+cost = Counter("tollgate_cost", "Provider cost committed, by currency", ["currency"])
+charge = Counter("tollgate_charge", "Charges committed, by currency", ["currency"])
+gate_refusals = Counter("tollgate_gate_refusals", "Calls refused before they went out", ["code"])
+swept_holds = Counter("tollgate_swept_holds", "Holds of dead processes ended by the sweep")
+estimated_events = Counter("tollgate_estimated_events", "Events whose usage is wholly or partly an estimate")
+inconsistent_events = Counter("tollgate_inconsistent_events", "Events whose counters contradict each other")
+unpriced_events_seen = Counter("tollgate_unpriced_events_committed", "Events committed without a full price")
+hold_seconds = Histogram("tollgate_hold_seconds", "From asking for a hold to its commit", buckets=_FAST)
+settle_seconds = Histogram("tollgate_settle_seconds", "From the last frame to the commit of its event", buckets=_FAST)
+commit_batch_size = Histogram(
+    "tollgate_commit_batch_size", "Events in one transaction", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
+)
+
+
+def observe_settled(rows: Sequence[EventRow]) -> None:
+    """Count a batch that was committed. Exact sums are in the database; these are for watching."""
+    if not rows:
+        return
+    commit_batch_size.observe(len(rows))
+    for row in rows:
+        usage_events.labels(row.feature, row.plan, row.status).inc()
+        usage_units.labels(row.feature, row.plan).inc(max(0, int(row.quantity)))
+        if row.tokens_input:
+            tokens.labels(row.provider, row.model, "input").inc(row.tokens_input)
+        if row.tokens_output:
+            tokens.labels(row.provider, row.model, "output").inc(row.tokens_output)
+        if row.cost_total:
+            cost.labels(row.currency).inc(_approximate(row.cost_total))
+        if row.charge_total:
+            charge.labels(row.currency).inc(_approximate(row.charge_total))
+        if row.usage_source in ("estimated", "reported_partial"):
+            estimated_events.inc()
+        if row.consistency == "inconsistent":
+            inconsistent_events.inc()
+        if row.pricing_status in ("unpriced", "partial"):
+            unpriced_events_seen.inc()
+
+
+def _approximate(amount: Decimal) -> float:
+    # Prometheus counts in binary floating point; a metric is for watching, the books are in the database.
+    return max(0, int(amount * _MICRO)) / _MICRO

@@ -1,0 +1,248 @@
+"""The tables of metering. Rows of the hot ones are written by `metering.recorder` alone; Django reads them.
+
+Django knows one column as the key of each table. On PostgreSQL the hot tables are made by `metering.schema` with the
+customer first in the real primary key and `usage_events` partitioned by month, so that they can be distributed and pruned.
+"""
+
+from typing import Any, ClassVar
+
+from django.db import models
+from pricing.fields import AmountField
+
+
+class ReadOnlyRows(models.Model):
+    """A table that Django reads and never writes."""
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError(f"{type(self).__name__} rows are written by the recorder only")
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        raise TypeError(f"{type(self).__name__} rows are append-only")
+
+
+class UsageEvent(ReadOnlyRows):
+    """One metered fact, append-only. Unknown is NULL, never zero. Columns: see `metering.rows.EventRow`."""
+
+    id = models.UUIDField(primary_key=True)
+    customer_id = models.UUIDField()
+    created_at = models.DateTimeField()
+    occurred_at = models.DateTimeField()
+    late = models.BooleanField()
+    api_key_id = models.UUIDField()
+    api_key_hash = models.CharField(max_length=64, blank=True)
+    user_id = models.CharField(max_length=256, blank=True)
+    execution_id = models.CharField(max_length=128, blank=True)
+    task_type = models.CharField(max_length=64, blank=True)
+    endpoint = models.CharField(max_length=256, blank=True)
+    method = models.CharField(max_length=16, blank=True)
+    feature = models.CharField(max_length=64)
+    quantity = AmountField()
+    tokens_input = models.BigIntegerField(null=True)
+    tokens_output = models.BigIntegerField(null=True)
+    tokens_total = models.BigIntegerField(null=True)
+    buckets = models.JSONField()
+    provider = models.CharField(max_length=64, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    model_requested = models.CharField(max_length=200, blank=True)
+    model_cost_input = AmountField(null=True)
+    model_cost_output = AmountField(null=True)
+    cost_input = AmountField(null=True)
+    cost_output = AmountField(null=True)
+    cost_total = AmountField(null=True)
+    charge_total = AmountField(null=True)
+    currency = models.CharField(max_length=3)
+    rate_ids = models.JSONField()
+    posting_id = models.UUIDField(null=True)
+    execution_time = models.IntegerField(null=True, help_text="milliseconds")
+    latency = models.IntegerField(null=True, help_text="milliseconds to the first byte")
+    status = models.CharField(max_length=32)
+    status_code = models.SmallIntegerField(null=True)
+    usage_source = models.CharField(max_length=20)
+    pricing_status = models.CharField(max_length=16)
+    consistency = models.CharField(max_length=64)
+    raw_usage = models.JSONField(null=True)
+    extractor = models.CharField(max_length=40, blank=True)
+    tags = models.JSONField()
+    metadata = models.JSONField()
+    idempotency_key = models.CharField(max_length=255, blank=True)
+
+    class Meta:
+        db_table = "usage_events"
+        indexes: ClassVar = [
+            models.Index(fields=["customer_id", "occurred_at"], name="usage_events_customer_time"),
+            models.Index(fields=["api_key_hash"], name="usage_events_api_key_hash"),
+            models.Index(fields=["created_at"], name="usage_events_created_at"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class UsageCorrection(ReadOnlyRows):
+    """What became known of an event after it was written. Σ events + Σ corrections = daily usage."""
+
+    id = models.UUIDField(primary_key=True)
+    customer_id = models.UUIDField()
+    event_id = models.UUIDField()
+    revision = models.IntegerField(help_text="1, 2, … for one event; a repeated act finds its revision taken")
+    created_at = models.DateTimeField()
+    reason = models.CharField(max_length=64)
+    run = models.UUIDField(null=True, help_text="the re-rating that wrote it, if one did")
+    changed = models.JSONField(help_text="names of the columns that differ")
+    old = models.JSONField()
+    new = models.JSONField()
+    period_start = models.DateTimeField()
+    day = models.DateField(help_text="the UTC day it counts on")
+    feature = models.CharField(max_length=64)
+    provider = models.CharField(max_length=64, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    api_key_id = models.UUIDField()
+    currency = models.CharField(max_length=3)
+    events = models.BigIntegerField()
+    quantity = AmountField()
+    tokens_input = models.BigIntegerField()
+    tokens_output = models.BigIntegerField()
+    tokens_total = models.BigIntegerField()
+    cost_total = AmountField()
+    charge_total = AmountField()
+    unpriced_events = models.BigIntegerField()
+    estimated_events = models.BigIntegerField()
+
+    class Meta:
+        db_table = "usage_corrections"
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["customer_id", "event_id", "revision"], name="usage_corrections_once"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["customer_id", "day"], name="usage_corrections_day")]
+
+    def __str__(self) -> str:
+        return f"{self.event_id} revision {self.revision}"
+
+
+class DailyUsage(ReadOnlyRows):
+    """Roll-up of events by customer, day, feature, model and key, moved in the event's own transaction.
+
+    A day that holds a period boundary has a row for each period. Sums leave out what is unknown; `unpriced_events` and
+    `estimated_events` say how many events that concerns.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    customer_id = models.UUIDField()
+    period_start = models.DateTimeField()
+    day = models.DateField(help_text="UTC day")
+    feature = models.CharField(max_length=64)
+    provider = models.CharField(max_length=64, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    api_key_id = models.UUIDField()
+    currency = models.CharField(max_length=3)
+    events = models.BigIntegerField()
+    quantity = AmountField()
+    tokens_input = models.BigIntegerField()
+    tokens_output = models.BigIntegerField()
+    tokens_total = models.BigIntegerField()
+    cost_total = AmountField()
+    charge_total = AmountField()
+    unpriced_events = models.BigIntegerField()
+    estimated_events = models.BigIntegerField()
+
+    class Meta:
+        db_table = "daily_usage"
+        verbose_name_plural = "daily usage"
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["customer_id", "period_start", "day", "feature", "provider", "model", "api_key_id"],
+                name="daily_usage_key",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.feature} {self.model}"
+
+
+class Hold(ReadOnlyRows):
+    """A call in flight: committed before the upstream is called, deleted by the settle or the sweep that ends it."""
+
+    id = models.UUIDField(primary_key=True)
+    customer_id = models.UUIDField()
+    writer_id = models.UUIDField()
+    created_at = models.DateTimeField()
+    period_start = models.DateTimeField()
+    amount = AmountField()
+    currency = models.CharField(max_length=3)
+    plan = models.CharField(max_length=64, blank=True)
+    api_key_id = models.UUIDField()
+    api_key_hash = models.CharField(max_length=64, blank=True)
+    user_id = models.CharField(max_length=256, blank=True)
+    task_type = models.CharField(max_length=64, blank=True)
+    endpoint = models.CharField(max_length=256, blank=True)
+    method = models.CharField(max_length=16, blank=True)
+    feature = models.CharField(max_length=64, blank=True)
+    provider = models.CharField(max_length=64, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    tokens_input = models.BigIntegerField(null=True)
+    request_id = models.CharField(max_length=128, blank=True)
+
+    class Meta:
+        db_table = "usage_holds"
+        indexes: ClassVar = [models.Index(fields=["writer_id", "customer_id", "id"], name="usage_holds_writer")]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Writer(models.Model):
+    """One connection of one process that writes: its last applied batch, its beat, and whether it was declared dead."""
+
+    id = models.UUIDField(primary_key=True)
+    seq = models.BigIntegerField(help_text="number of the last applied batch; NULL is refused, which refuses the batch")
+    beat = models.BigIntegerField(default=0)
+    fenced_at = models.DateTimeField(null=True)
+    seen_beat = models.BigIntegerField(null=True, help_text="the beat at the sweeper's last look")
+    looks = models.IntegerField(default=0, help_text="how many looks in a row saw that same beat")
+    looked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "usage_writers"
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class QuarantinedRow(models.Model):
+    """A row that the database refused, alone, whatever was tried; kept with the reason so that nothing is lost."""
+
+    id = models.UUIDField(primary_key=True)
+    customer_id = models.UUIDField()
+    created_at = models.DateTimeField()
+    kind = models.CharField(max_length=16)
+    reason = models.CharField(max_length=500)
+    row = models.TextField(help_text="the row as JSON, mended so that it can be stored")
+
+    class Meta:
+        db_table = "usage_quarantine"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+
+class IdempotencyKey(models.Model):
+    """Which ingested event a key stands for; kept for ever (hashes only). The unique key decides between duplicates."""
+
+    id = models.BigAutoField(primary_key=True)
+    customer_id = models.UUIDField()
+    key_hash = models.BinaryField(max_length=16)
+    payload_hash = models.BinaryField(max_length=16)
+    event_id = models.UUIDField()
+    occurred_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "idempotency_keys"
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["customer_id", "key_hash"], name="idempotency_keys_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.customer_id} {bytes(self.key_hash).hex()}"

@@ -1,0 +1,37 @@
+"""The pulse: says to the database, from a thread of its own, that this process is alive.
+
+Not from the event loop: a host that blocks its loop for half a minute is slow, not dead.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+from metering.store.base import Store, StoreError
+
+log = logging.getLogger("metering.pulse")
+
+
+class Pulse:
+    """Beats for the writers that `writers` names, every `every_s` seconds, until stopped."""
+
+    def __init__(self, store: Store, writers: Callable[[], Iterable[UUID]], every_s: float) -> None:
+        self._store, self._writers, self._every_s = store, writers, every_s
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tollgate-pulse", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; returns once it is gone."""
+        self._stopped.set()
+        self._thread.join(timeout=self._every_s + 1)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            try:
+                self._store.beat(self._writers())
+            except StoreError as error:
+                log.warning("no beat: %s", error)

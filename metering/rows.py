@@ -1,0 +1,98 @@
+"""The rows that the recorder writes, as plain values: a hold when a call is admitted, an event when it is settled.
+
+Field names are column names. Rows are made at the edge, are complete in themselves and are written as they are, however
+often a write has to be repeated: ids and instants are fixed here and nowhere later.
+"""
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from metering.ids import NIL
+
+Status = Literal["ok", "error", "error_after_output", "interrupted", "client_disconnected", "timeout"]
+PricingStatus = Literal["priced", "unpriced", "partial", "by_plan"]
+
+
+class HoldRow(msgspec.Struct, gc=False):
+    """A call in flight. The row is the proof that it went out, also where nothing is reserved (`amount` 0)."""
+
+    customer_id: UUID
+    id: UUID  # UUIDv7 of the admission
+    created_at: datetime  # the admission; becomes the event's occurred_at
+    period_start: datetime
+    amount: Decimal = Decimal(0)  # in the account's currency
+    currency: str = "USD"
+    plan: str = ""
+    api_key_id: UUID = NIL
+    api_key_hash: str = ""
+    user_id: str = ""
+    task_type: str = ""
+    endpoint: str = ""
+    method: str = ""
+    feature: str = ""
+    provider: str = ""
+    model: str = ""  # as requested
+    tokens_input: int | None = None  # estimate from the request, for the sweep of an orphan
+    request_id: str = ""
+
+
+class EventRow(msgspec.Struct, gc=False):
+    """One metered fact. Unknown is None, never zero; amounts are exact decimals, rounded once."""
+
+    customer_id: UUID
+    id: UUID  # UUIDv7 whose instant is created_at
+    hold_id: UUID
+    hold_at: datetime  # when the hold was made, as its id says; bounds the search for a swept event
+    created_at: datetime
+    occurred_at: datetime
+    period_start: datetime
+    day: date
+    feature: str
+    quantity: Decimal
+    status: Status
+    usage_source: str
+    pricing_status: PricingStatus
+    late: bool = False
+    plan: str = ""
+    api_key_id: UUID = NIL
+    api_key_hash: str = ""
+    user_id: str = ""
+    execution_id: str = ""
+    task_type: str = ""
+    endpoint: str = ""
+    method: str = ""
+    tokens_input: int | None = None
+    tokens_output: int | None = None
+    tokens_total: int | None = None
+    buckets: dict[str, Any] = {}
+    provider: str = ""
+    model: str = ""
+    model_requested: str = ""
+    model_cost_input: Decimal | None = None
+    model_cost_output: Decimal | None = None
+    cost_input: Decimal | None = None
+    cost_output: Decimal | None = None
+    cost_total: Decimal | None = None
+    charge_total: Decimal | None = None
+    currency: str = "USD"
+    rate_ids: tuple[int, ...] = ()
+    posting_id: UUID | None = None
+    execution_time: int | None = None  # ms
+    latency: int | None = None  # ms to the first byte
+    status_code: int | None = None
+    consistency: str = "ok"
+    raw_usage: Any = None
+    extractor: str = ""
+    tags: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    idempotency_key: str = ""
+
+
+# Columns of usage_events; the rest of an EventRow says where it counts and which hold it ends.
+NOT_STORED = frozenset({"hold_id", "hold_at", "period_start", "day", "plan"})
+EVENT_COLUMNS = tuple(name for name in EventRow.__struct_fields__ if name not in NOT_STORED)
+HOLD_COLUMNS = HoldRow.__struct_fields__

@@ -1,0 +1,301 @@
+"""The recorder on PostgreSQL: every batch is one autocommit statement, so that no lock is held across a round trip.
+
+A batch goes in as one JSON parameter and is read by `json_to_recordset`. Locks are taken in one order everywhere: writer →
+holds → events → daily usage → what the gate contributes, each class sorted by its key. Everything that a settle adds up
+comes from what `DELETE … RETURNING` gave.
+"""
+
+import asyncio
+import threading
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg import errors
+
+from metering.gate import Contribution
+from metering.rows import EVENT_COLUMNS, HOLD_COLUMNS, EventRow, HoldRow
+from metering.store.base import BadRow, Locked, SequenceRefused, StoreError, Unavailable, WriterState
+from metering.store.sql import (
+    DAILY_ADD,
+    DAILY_KEY_LIST,
+    DAILY_SUM_LIST,
+    DAILY_SUMS,
+    EVENT_LIST,
+    HOLD_LIST,
+    WRITER_UPSERT,
+    event_sums,
+)
+
+CALL_TIMEOUT_S = 15  # above every server-side limit below: it fires only where the network swallowed the answer
+SESSION = {
+    "lock_timeout": "2s",
+    "statement_timeout": "10s",
+    "idle_in_transaction_session_timeout": "2s",
+    "client_connection_check_interval": "1s",
+    "default_transaction_isolation": "read\\ committed",  # under a stricter one the writer's upsert would raise 40001
+}
+NETWORK = {"connect_timeout": 5, "keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+
+_SPECIAL = {
+    "id": "uuid", "customer_id": "uuid", "hold_id": "uuid", "api_key_id": "uuid", "posting_id": "uuid",
+    "created_at": "timestamptz", "occurred_at": "timestamptz", "period_start": "timestamptz", "hold_at": "timestamptz",
+    "day": "date", "late": "boolean", "amount": "numeric", "quantity": "numeric",
+    "tokens_input": "bigint", "tokens_output": "bigint", "tokens_total": "bigint",
+    "execution_time": "integer", "latency": "integer", "status_code": "smallint",
+    "buckets": "jsonb", "rate_ids": "jsonb", "raw_usage": "jsonb", "tags": "jsonb", "metadata": "jsonb",
+    "model_cost_input": "numeric", "model_cost_output": "numeric",
+    "cost_input": "numeric", "cost_output": "numeric", "cost_total": "numeric", "charge_total": "numeric",
+}  # fmt: skip
+
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+
+
+def _record(fields: Iterable[str]) -> str:
+    return ", ".join(f"{name} {_SPECIAL.get(name, 'text')}" for name in fields)
+
+
+_EVENT_RECORD = _record(EventRow.__struct_fields__)
+_HOLD_RECORD = _record(HoldRow.__struct_fields__)
+_WRITER_CTE = f"w as ({WRITER_UPSERT.format(writer='%(writer)s', seq='%(seq)s')} returning id)"
+_SUMS_OF_ROWS = ", ".join(f"sum({text}) as {name}" for name, text in event_sums("r").items())
+_DAILY_UPSERT = f"on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD}"
+
+
+@cache
+def _hold_sql(ctes: str | None) -> str:
+    return f"""
+with {_WRITER_CTE},
+asked as materialized (
+    select * from json_to_recordset(%(rows)s::json) as x({_HOLD_RECORD}) where exists (select 1 from w)),
+{ctes or "admitted as (select customer_id, id from asked)"},
+h as (insert into usage_holds ({HOLD_LIST}, writer_id)
+    select {", ".join("a." + name for name in HOLD_COLUMNS)}, %(writer)s
+    from asked a join admitted using (customer_id, id) order by a.customer_id, a.id returning id)
+select id from h"""
+
+
+@cache
+def _settle_sql(ctes: str | None) -> str:
+    key = ", ".join("r." + name for name in DAILY_KEY_LIST.split(", "))
+    return f"""
+with {_WRITER_CTE},
+r as materialized (select * from json_to_recordset(%(rows)s::json) as x({_EVENT_RECORD})),
+locked as materialized (
+    select h.customer_id, h.id from usage_holds h join r on h.customer_id = r.customer_id and h.id = r.hold_id
+    where exists (select 1 from w) order by h.customer_id, h.id for update of h),
+ended as (delete from usage_holds h using locked l where h.customer_id = l.customer_id and h.id = l.id
+    returning h.customer_id, h.id, h.amount),
+events as (insert into usage_events ({EVENT_LIST})
+    select {", ".join("r." + name for name in EVENT_COLUMNS)}
+    from r join ended d on d.customer_id = r.customer_id and d.id = r.hold_id
+    order by r.customer_id, r.created_at, r.id returning id),
+rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_LIST})
+    select {key}, min(r.currency), {_SUMS_OF_ROWS}
+    from r join ended d on d.customer_id = r.customer_id and d.id = r.hold_id
+    where (select count(*) from events) > 0
+    group by {key} order by {key} {_DAILY_UPSERT} returning 1)
+{_booked(ctes)}
+select id from ended"""
+
+
+def _booked(ctes: str | None) -> str:
+    if ctes is None:
+        return ""
+    return f""", booked as materialized (select r.customer_id, sum(d.amount) as held, sum(coalesce(r.charge_total, 0)) as charge
+    from r join ended d on d.customer_id = r.customer_id and d.id = r.hold_id
+    where (select count(*) from rolled) > 0 group by r.customer_id), {ctes}"""
+
+
+# The swept event is found by the hold's id, which it carries as execution_id, among the events made since the hold was.
+# Revision 1 takes back what the sweep booked, revision 2 books the truth; both or, when they are there already, neither.
+_CORRECT = f"""
+with r as materialized (select * from json_to_recordset(%(rows)s::json) as x({_EVENT_RECORD})),
+swept as materialized (
+    select e.*, r.hold_id, r.period_start, r.day, r.id as new_id from usage_events e
+    join r on e.customer_id = r.customer_id and e.execution_id = r.hold_id::text and e.created_at >= r.hold_at
+    where e.status = 'interrupted' and e.id <> r.id),
+lines as (
+    select s.customer_id, s.id as event_id, 1 as revision, s.new_id, s.period_start, s.day, s.feature, s.provider, s.model, s.api_key_id, s.currency,
+        {{minus}} from swept s
+    union all
+    select r.customer_id, s.id, 2, r.id, r.period_start, r.day, r.feature, r.provider, r.model, r.api_key_id, r.currency,
+        {{plus}} from swept s join r on r.customer_id = s.customer_id and r.hold_id = s.hold_id),
+written as (insert into usage_corrections (id, customer_id, event_id, revision, created_at, reason, run, changed, old, new,
+        {DAILY_KEY_LIST.removeprefix("customer_id, ")}, currency, {DAILY_SUM_LIST})
+    select gen_random_uuid(), l.customer_id, l.event_id, l.revision, r.created_at, 'settled after sweep', null,
+        '["status", "usage", "amounts"]'::jsonb,
+        jsonb_build_object('status', s.status, 'tokens_input', s.tokens_input, 'tokens_output', s.tokens_output, 'cost_total', s.cost_total::text, 'charge_total', s.charge_total::text),
+        to_jsonb(r) - 'hold_at', l.period_start, l.day, l.feature, l.provider, l.model, l.api_key_id, l.currency,
+        {", ".join("l." + name for name in DAILY_SUMS)}
+    from lines l join swept s on s.customer_id = l.customer_id and s.id = l.event_id
+    join r on r.customer_id = s.customer_id and r.hold_id = s.hold_id order by l.customer_id, l.event_id, l.revision
+    on conflict (customer_id, event_id, revision) do nothing
+    returning customer_id, {DAILY_KEY_LIST.removeprefix("customer_id, ")}, currency, {DAILY_SUM_LIST}),
+rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_LIST})
+    select {DAILY_KEY_LIST}, min(currency), {", ".join(f"sum({name})" for name in DAILY_SUMS)}
+    from written group by {DAILY_KEY_LIST} order by {DAILY_KEY_LIST} {_DAILY_UPSERT})
+select hold_id from swept""".format(
+    minus=", ".join(f"-({text}) as {name}" for name, text in event_sums("s").items()),
+    plus=", ".join(text if name != "events" else "1" for name, text in event_sums("r").items()),
+)
+_SETTLED = f"""select r.hold_id from json_to_recordset(%(rows)s::json) as r({_EVENT_RECORD})
+join usage_events e on e.customer_id = r.customer_id and e.created_at = r.created_at and e.id = r.id"""
+_PAIRS = "select * from json_to_recordset(%(rows)s::json) as x(customer_id uuid, id uuid)"
+_HELD = f"select h.id from usage_holds h join ({_PAIRS}) p using (customer_id, id)"
+_RELEASE = f"delete from usage_holds h using ({_PAIRS}) p where h.customer_id = p.customer_id and h.id = p.id"
+
+
+class PostgresLane:
+    """One autocommit connection of asyncio psycopg."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    async def hold(
+        self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
+    ) -> set[UUID]:
+        sql = _hold_sql(contribution.ctes if contribution else None)
+        return await self._ids(sql, {"writer": writer, "seq": seq, "rows": rows})
+
+    async def settle(
+        self, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
+    ) -> set[UUID]:
+        sql = _settle_sql(contribution.ctes if contribution else None)
+        return await self._ids(sql, {"writer": writer, "seq": seq, "rows": rows})
+
+    async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
+        return await self._ids(_CORRECT, {"rows": rows}) | await self.settled(rows)
+
+    async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
+        return await self._ids(_SETTLED, {"rows": rows})
+
+    async def release(self, rows: Sequence[HoldRow]) -> None:
+        await self._run(_RELEASE, {"rows": [{"customer_id": row.customer_id, "id": row.id} for row in rows]})
+
+    async def held(self, ids: Sequence[tuple[UUID, UUID]]) -> set[UUID]:
+        pairs = [{"customer_id": customer, "id": hold} for customer, hold in ids]
+        return await self._ids(_HELD, {"rows": pairs})
+
+    async def quarantine(self, row: EventRow | HoldRow, reason: str) -> None:
+        hold_id = row.hold_id if isinstance(row, EventRow) else row.id
+        await self._run(
+            """with ended as (delete from usage_holds where customer_id = %(customer)s and id = %(hold)s)
+            insert into usage_quarantine (id, customer_id, created_at, kind, reason, row)
+            values (%(id)s, %(customer)s, now(), %(kind)s, %(reason)s, %(row)s) on conflict (id) do nothing""",
+            {
+                "customer": row.customer_id, "hold": hold_id, "id": row.id, "reason": reason[:500],
+                "kind": "event" if isinstance(row, EventRow) else "hold", "row": quarantine_text(row),
+            },
+        )  # fmt: skip
+
+    async def writer_state(self, writer: UUID) -> WriterState | None:
+        cursor = await self._run("select seq, fenced_at is not null from usage_writers where id = %(id)s", {"id": writer})
+        found = await cursor.fetchone()
+        return WriterState(seq=found[0], fenced=found[1]) if found else None
+
+    async def close(self) -> None:
+        try:
+            await self._connection.close()
+        except Exception:  # it may be broken in any way; what counts is that it is never used again
+            return
+
+    async def _ids(self, sql: str, parameters: dict[str, Any]) -> set[UUID]:
+        cursor = await self._run(sql, parameters)
+        return {found[0] for found in await cursor.fetchall()}
+
+    async def _run(self, sql: str, parameters: dict[str, Any]) -> psycopg.AsyncCursor[Any]:
+        if "rows" in parameters:
+            parameters["rows"] = _text_of(parameters["rows"])
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await self._connection.execute(sql, parameters)
+        except Exception as error:
+            raise translated(error) from error
+
+
+def _text_of(rows: Any) -> str:
+    try:
+        return _encode(rows).decode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadRow(f"cannot be written as JSON: {error}") from error
+
+
+def quarantine_text(row: EventRow | HoldRow) -> str:
+    """A row as text that every database takes, whatever is wrong with it."""
+    try:
+        text = _encode(row).decode()
+    except (ValueError, TypeError, RecursionError):
+        text = ascii(row)
+    return text.replace("\0", "").replace("\\u0000", "")[:200_000]
+
+
+def translated(error: Exception) -> StoreError:
+    """The store's error for one of psycopg's, or for whatever else came out of a call."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, errors.NotNullViolation) and error.diag.table_name == "usage_writers":
+        return SequenceRefused(str(error))
+    if isinstance(error, (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure, errors.QueryCanceled)):
+        return Locked(str(error))
+    if isinstance(error, (psycopg.DataError, psycopg.IntegrityError, UnicodeError, errors.ProgramLimitExceeded)):
+        return BadRow(str(error))
+    return Unavailable(f"{type(error).__name__}: {error}")
+
+
+class PostgresStore:
+    """Opens lanes to one PostgreSQL database. `conninfo` is what psycopg's connect takes."""
+
+    def __init__(self, conninfo: dict[str, Any]) -> None:
+        options = " ".join(f"-c {name}={value}" for name, value in SESSION.items())
+        given = conninfo.get("options", "")
+        self._conninfo = {**NETWORK, **conninfo, "options": f"{given} {options}".strip()}
+        self._beat_connection: psycopg.Connection[Any] | None = None
+        self._lock = threading.Lock()
+
+    async def open_lane(self, name: str) -> PostgresLane:
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                connection = await psycopg.AsyncConnection.connect(
+                    autocommit=True, application_name=f"tollgate {name}", **self._conninfo
+                )
+        except Exception as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+        return PostgresLane(connection)
+
+    def beat(self, writers: Iterable[UUID]) -> None:
+        self._sync("update usage_writers set beat = beat + 1 where id = any(%s)", [list(writers)])
+
+    def check(self) -> list[str]:
+        found = self._sync("select current_setting('fsync'), current_setting('synchronous_commit')", [])
+        fsync, synchronous = found[0]
+        problems = []
+        if fsync != "on":
+            problems.append("PostgreSQL runs with fsync=off: a power loss loses settled calls")
+        if synchronous == "off":
+            problems.append("synchronous_commit is off: a crash of PostgreSQL loses settled calls")
+        return problems
+
+    def close(self) -> None:
+        with self._lock:
+            if self._beat_connection is not None:
+                self._beat_connection.close()
+                self._beat_connection = None
+
+    def _sync(self, sql: str, parameters: list[Any]) -> list[Any]:
+        with self._lock:
+            try:
+                if self._beat_connection is None or self._beat_connection.closed:
+                    self._beat_connection = psycopg.connect(
+                        autocommit=True, application_name="tollgate beat", **self._conninfo
+                    )
+                cursor = self._beat_connection.execute(sql, parameters)
+                return cursor.fetchall() if cursor.description else []
+            except Exception as error:
+                if self._beat_connection is not None:
+                    self._beat_connection.close()
+                    self._beat_connection = None
+                raise Unavailable(str(error)) from error

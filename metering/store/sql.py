@@ -1,0 +1,43 @@
+"""SQL texts that both dialects share: the columns, and the sums that go into daily usage."""
+
+from metering.rows import EVENT_COLUMNS, HOLD_COLUMNS
+
+DAILY_KEY = ("customer_id", "period_start", "day", "feature", "provider", "model", "api_key_id")
+DAILY_SUMS = (
+    "events", "quantity", "tokens_input", "tokens_output", "tokens_total", "cost_total", "charge_total",
+    "unpriced_events", "estimated_events",
+)  # fmt: skip
+
+EVENT_LIST = ", ".join(EVENT_COLUMNS)
+HOLD_LIST = ", ".join(HOLD_COLUMNS)
+DAILY_KEY_LIST = ", ".join(DAILY_KEY)
+DAILY_SUM_LIST = ", ".join(DAILY_SUMS)
+
+# What one event adds to each sum: unknown adds nothing, and is counted beside.
+EVENT_SUMS = {
+    "events": "1",
+    "quantity": "{t}quantity",
+    "tokens_input": "coalesce({t}tokens_input, 0)",
+    "tokens_output": "coalesce({t}tokens_output, 0)",
+    "tokens_total": "coalesce({t}tokens_total, 0)",
+    "cost_total": "coalesce({t}cost_total, 0)",
+    "charge_total": "coalesce({t}charge_total, 0)",
+    "unpriced_events": "(case when {t}pricing_status in ('unpriced', 'partial') then 1 else 0 end)",
+    "estimated_events": "(case when {t}usage_source in ('estimated', 'reported_partial') then 1 else 0 end)",
+}
+
+DAILY_ADD = ", ".join(f"{name} = t.{name} + excluded.{name}" for name in DAILY_SUMS)
+
+# A refused number makes seq NULL, which the column forbids: the whole batch aborts with it.
+WRITER_UPSERT = """
+insert into usage_writers as w (id, seq, beat, looks) values ({writer}, {seq}, 0, 0)
+on conflict (id) do update set
+    seq = case when w.seq = excluded.seq - 1 and w.fenced_at is null then excluded.seq end,
+    beat = w.beat + 1
+"""
+
+
+def event_sums(table: str) -> dict[str, str]:
+    """The contribution of one event to each daily sum, with the columns of `table` (an alias, or "")."""
+    prefix = f"{table}." if table else ""
+    return {name: text.format(t=prefix) for name, text in EVENT_SUMS.items()}

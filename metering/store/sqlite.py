@@ -1,0 +1,350 @@
+"""The recorder on SQLite: a batch is one `BEGIN IMMEDIATE … COMMIT` behind the turnstile, in a thread of the lane's own.
+
+Within it nobody else can write, so the rows go one by one: the row count of `DELETE` decides whether an event is written.
+Values are stored as Django's fields store them: UUIDs as 32 hex digits, instants as naive UTC text, amounts as integers
+scaled by 10^12.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from functools import cache
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import msgspec
+
+from metering.gate import Contribution
+from metering.rows import EVENT_COLUMNS, HOLD_COLUMNS, EventRow, HoldRow
+from metering.store.base import BadRow, Locked, SequenceRefused, StoreError, Unavailable, WriterState
+from metering.store.postgres import quarantine_text
+from metering.store.sql import (
+    DAILY_ADD,
+    DAILY_KEY,
+    DAILY_KEY_LIST,
+    DAILY_SUM_LIST,
+    DAILY_SUMS,
+    EVENT_LIST,
+    HOLD_LIST,
+    WRITER_UPSERT,
+    event_sums,
+)
+from metering.turnstile import Turnstile
+
+BUSY_TIMEOUT_S = 5.0
+AMOUNT_SCALE = 12
+T = TypeVar("T")
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+
+_WRITER = WRITER_UPSERT.format(writer=":writer", seq=":seq")
+_INSERT_EVENT = f"insert into usage_events ({EVENT_LIST}) values ({', '.join(':' + name for name in EVENT_COLUMNS)})"
+_INSERT_HOLD = f"insert into usage_holds ({HOLD_LIST}, writer_id) values ({', '.join(':' + name for name in HOLD_COLUMNS)}, :writer)"
+_END_HOLD = "delete from usage_holds where id = :hold_id and customer_id = :customer_id"
+_DAILY_TAIL = f"on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD}"
+_SWEPT = """select id, feature, provider, model, api_key_id, currency, quantity, tokens_input, tokens_output, tokens_total,
+    cost_total, charge_total, pricing_status, usage_source, status from usage_events
+    where customer_id = :customer_id and created_at >= :hold_at and status = 'interrupted' and id <> :id
+    and execution_id = :hold_text"""
+
+
+def _daily_upsert(sums: Iterable[str]) -> str:
+    keys = ", ".join(":" + name for name in DAILY_KEY)
+    # The parser takes "on" for a join constraint after a plain SELECT, hence VALUES.
+    return (
+        f"insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_LIST}) "
+        f"values ({keys}, :currency, {', '.join(sums)}) {_DAILY_TAIL}"
+    )
+
+
+@cache
+def _roll_event() -> str:
+    """Daily usage of one event, its sums computed by SQLite from the same named parameters as its row."""
+    columns = ("quantity", "tokens_input", "tokens_output", "tokens_total", "cost_total", "charge_total")
+    sums = event_sums("")
+    named = {name: _with_parameters(text, (*columns, "pricing_status", "usage_source")) for name, text in sums.items()}
+    return _daily_upsert(named[name] for name in DAILY_SUMS)
+
+
+def _with_parameters(text: str, columns: Iterable[str]) -> str:
+    for column in columns:
+        text = text.replace(column, ":" + column)
+    return text
+
+
+_ROLL_LINE = _daily_upsert(":" + name for name in DAILY_SUMS)
+_INSERT_LINE = f"""insert into usage_corrections (id, customer_id, event_id, revision, created_at, reason, run, changed, old, new,
+    {", ".join(DAILY_KEY[1:])}, currency, {DAILY_SUM_LIST})
+    values (:line_id, :customer_id, :event_id, :revision, :created_at, 'settled after sweep', null,
+    '["status", "usage", "amounts"]', :old, :new, {", ".join(":" + name for name in DAILY_KEY[1:])}, :currency,
+    {", ".join(":" + name for name in DAILY_SUMS)}) on conflict (customer_id, event_id, revision) do nothing"""
+
+
+def adapted(value: Any) -> Any:
+    """A value as Django's fields store it in SQLite."""
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, Decimal):
+        return int(value.scaleb(AMOUNT_SCALE))
+    if isinstance(value, UUID):
+        return value.hex
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") if value.microsecond else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, date):
+        return value.isoformat()
+    return _encode(value).decode()
+
+
+def parameters_of(row: EventRow | HoldRow) -> dict[str, Any]:
+    """The named parameters of a row."""
+    return {name: adapted(getattr(row, name)) for name in row.__struct_fields__}
+
+
+class SqliteLane:
+    """One connection, used by one thread."""
+
+    def __init__(self, database: str, name: str) -> None:
+        self._database = database
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"tollgate-{name}")
+        self._connection: sqlite3.Connection | None = None
+        self._turnstile = Turnstile(database)
+
+    async def hold(
+        self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
+    ) -> set[UUID]:
+        return await self._run(lambda db: self._hold(db, writer, seq, rows, contribution))
+
+    async def settle(
+        self, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
+    ) -> set[UUID]:
+        return await self._run(lambda db: self._settle(db, writer, seq, rows, contribution))
+
+    async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
+        return await self._run(lambda db: self._correct(db, rows))
+
+    async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
+        return await self._run(lambda db: {row.hold_id for row in rows if _event_exists(db, row)}, writes=False)
+
+    async def release(self, rows: Sequence[HoldRow]) -> None:
+        def act(db: sqlite3.Connection) -> None:
+            for row in rows:
+                db.execute(_END_HOLD, {"hold_id": row.id.hex, "customer_id": row.customer_id.hex})
+
+        await self._run(act)
+
+    async def held(self, ids: Sequence[tuple[UUID, UUID]]) -> set[UUID]:
+        def act(db: sqlite3.Connection) -> set[UUID]:
+            return {hold for _, hold in ids if db.execute("select 1 from usage_holds where id = ?", [hold.hex]).fetchone()}
+
+        return await self._run(act, writes=False)
+
+    async def quarantine(self, row: EventRow | HoldRow, reason: str) -> None:
+        hold_id = row.hold_id if isinstance(row, EventRow) else row.id
+        kind = "event" if isinstance(row, EventRow) else "hold"
+
+        def act(db: sqlite3.Connection) -> None:
+            db.execute(_END_HOLD, {"hold_id": hold_id.hex, "customer_id": row.customer_id.hex})
+            db.execute(
+                "insert into usage_quarantine (id, customer_id, created_at, kind, reason, row) values (?, ?, ?, ?, ?, ?) on conflict (id) do nothing",
+                [row.id.hex, row.customer_id.hex, adapted(row.created_at), kind, reason[:500], quarantine_text(row)],
+            )
+
+        await self._run(act)
+
+    async def writer_state(self, writer: UUID) -> WriterState | None:
+        def act(db: sqlite3.Connection) -> WriterState | None:
+            found = db.execute("select seq, fenced_at is not null from usage_writers where id = ?", [writer.hex]).fetchone()
+            return WriterState(seq=found[0], fenced=bool(found[1])) if found else None
+
+        return await self._run(act, writes=False)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._close)
+        self._executor.shutdown(wait=False)
+
+    def _close(self) -> None:
+        self._turnstile.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def _run(self, act: Callable[[sqlite3.Connection], T], *, writes: bool = True) -> T:
+        def in_thread() -> T:
+            try:
+                if self._connection is None:
+                    self._connection = connect(self._database)
+                if not writes:
+                    return act(self._connection)
+                with _transaction(self._connection, self._turnstile):
+                    return act(self._connection)
+            except Exception as error:
+                raise translated(error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, in_thread)
+
+    def _hold(
+        self, db: sqlite3.Connection, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
+    ) -> set[UUID]:
+        db.execute(_WRITER, {"writer": writer.hex, "seq": seq})
+        admitted = set()
+        for row in sorted(rows, key=lambda row: (row.customer_id, row.id)):
+            parameters = parameters_of(row)
+            parameters["writer"] = writer.hex
+            if contribution is None or _admits(db, contribution, parameters):
+                db.execute(_INSERT_HOLD, parameters)
+                admitted.add(row.id)
+        return admitted
+
+    def _settle(
+        self, db: sqlite3.Connection, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
+    ) -> set[UUID]:
+        db.execute(_WRITER, {"writer": writer.hex, "seq": seq})
+        ended = set()
+        for row in sorted(rows, key=lambda row: (row.customer_id, row.hold_id)):
+            parameters = parameters_of(row)
+            if contribution is not None:
+                found = db.execute("select amount from usage_holds where id = :hold_id", parameters).fetchone()
+                parameters["held"] = found[0] if found else 0
+            if db.execute(_END_HOLD, parameters).rowcount != 1:
+                continue
+            db.execute(_INSERT_EVENT, parameters)
+            db.execute(_roll_event(), parameters)
+            for statement in contribution.row_statements if contribution else ():
+                db.execute(statement, parameters)
+            ended.add(row.hold_id)
+        return ended
+
+    def _correct(self, db: sqlite3.Connection, rows: Sequence[EventRow]) -> set[UUID]:
+        accounted = set()
+        for row in rows:
+            if _event_exists(db, row):
+                accounted.add(row.hold_id)
+                continue
+            parameters = parameters_of(row)
+            parameters["hold_text"] = str(row.hold_id)
+            swept = db.execute(_SWEPT, parameters).fetchone()
+            if swept is not None:
+                _write_lines(db, parameters, dict(zip(_SWEPT_COLUMNS, swept, strict=True)), row)
+                accounted.add(row.hold_id)
+        return accounted
+
+
+_SWEPT_COLUMNS = (
+    "id", "feature", "provider", "model", "api_key_id", "currency", "quantity", "tokens_input", "tokens_output",
+    "tokens_total", "cost_total", "charge_total", "pricing_status", "usage_source", "status",
+)  # fmt: skip
+
+
+def _write_lines(db: sqlite3.Connection, truth: dict[str, Any], swept: dict[str, Any], row: EventRow) -> None:
+    """Revision 1 takes back what the sweep booked, revision 2 books the truth; neither where they are there already."""
+    shared = {
+        "event_id": swept["id"], "created_at": truth["created_at"], "new": _encode(row).decode(),
+        "old": _encode({name: swept[name] for name in ("status", "tokens_input", "tokens_output")}).decode(),
+        "customer_id": truth["customer_id"], "period_start": truth["period_start"], "day": truth["day"],
+    }  # fmt: skip
+    for revision, values, sign in ((1, swept, -1), (2, truth, 1)):
+        line = {**shared, **{name: values[name] for name in ("feature", "provider", "model", "api_key_id", "currency")}}
+        line.update({name: sign * number for name, number in _sums_of(values).items()})
+        line.update(revision=revision, line_id=uuid4().hex)
+        if db.execute(_INSERT_LINE, line).rowcount == 1:
+            db.execute(_ROLL_LINE, line)
+
+
+def _sums_of(values: dict[str, Any]) -> dict[str, int]:
+    sums = {name: values[name] or 0 for name in DAILY_SUMS if name in values}
+    sums["events"] = 1
+    sums["unpriced_events"] = int(values["pricing_status"] in ("unpriced", "partial"))
+    sums["estimated_events"] = int(values["usage_source"] in ("estimated", "reported_partial"))
+    return sums
+
+
+def _admits(db: sqlite3.Connection, contribution: Contribution, parameters: dict[str, Any]) -> bool:
+    first, *rest = contribution.row_statements
+    if db.execute(first, parameters).rowcount != 1:
+        return False
+    for statement in rest:
+        db.execute(statement, parameters)
+    return True
+
+
+def _event_exists(db: sqlite3.Connection, row: EventRow) -> bool:
+    return db.execute("select 1 from usage_events where id = ?", [row.id.hex]).fetchone() is not None
+
+
+def connect(database: str) -> sqlite3.Connection:
+    """A connection in autocommit mode with full durability."""
+    db = sqlite3.connect(database, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=database.startswith("file:"))
+    db.execute("pragma journal_mode=wal")
+    db.execute("pragma synchronous=full")
+    return db
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection, turnstile: Turnstile) -> Iterator[None]:
+    turnstile.acquire()
+    try:
+        db.execute("begin immediate")
+        try:
+            yield
+            db.execute("commit")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("rollback")
+            raise
+    finally:
+        turnstile.release()
+
+
+def translated(error: Exception) -> StoreError:
+    """The store's error for one of sqlite3's, or for whatever else came out of a call."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, sqlite3.IntegrityError):
+        refused = "usage_writers.seq" in str(error)
+        return SequenceRefused(str(error)) if refused else BadRow(str(error))
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return Locked(str(error))
+    # sqlite3 raises these for values it cannot bind; a sum beyond 64 bits is an "integer overflow"
+    if isinstance(error, (sqlite3.InterfaceError, sqlite3.DataError, OverflowError, ValueError, TypeError, RecursionError)):
+        return BadRow(str(error))
+    if isinstance(error, sqlite3.OperationalError) and "overflow" in str(error):
+        return BadRow(str(error))
+    return Unavailable(f"{type(error).__name__}: {error}")
+
+
+class SqliteStore:
+    """Opens lanes to one SQLite file."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._beat_connection: sqlite3.Connection | None = None
+        self._turnstile = Turnstile(database)
+
+    async def open_lane(self, name: str) -> SqliteLane:
+        return SqliteLane(self._database, name)
+
+    def beat(self, writers: Iterable[UUID]) -> None:
+        with self._lock:
+            try:
+                if self._beat_connection is None:
+                    self._beat_connection = connect(self._database)
+                with _transaction(self._beat_connection, self._turnstile):
+                    for writer in writers:
+                        self._beat_connection.execute("update usage_writers set beat = beat + 1 where id = ?", [writer.hex])
+            except Exception as error:
+                raise translated(error) from error
+
+    def check(self) -> list[str]:
+        return []  # every connection sets synchronous=FULL itself
+
+    def close(self) -> None:
+        with self._lock:
+            self._turnstile.close()
+            if self._beat_connection is not None:
+                self._beat_connection.close()
+                self._beat_connection = None

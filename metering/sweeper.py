@@ -1,0 +1,122 @@
+"""The sweep: ends the holds of processes that died, each as an event marked `interrupted`.
+
+A writer is dead when the sweeper itself saw the same beat in three looks in a row, at least ten seconds apart and none of
+them missed; nobody's clock is compared with another's. It is fenced first, so that it can write nothing any more, then its
+holds are swept in ordered batches. Should it only have slept, it finds itself fenced, takes a new id, and corrects what was
+swept (`metering.batching`). All state is in the database: the sweep may run twice at once and die anywhere.
+
+What a swept event says: the input side by the estimate made at admission, the output side unknown, charge 0 in the
+customer's favour, cost of the input estimated.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+from django.db.models import Case, F, IntegerField, Q, Value, When
+from metering import metrics
+from metering.clean import clean_event
+from metering.ids import instant_of, uuid7
+from metering.models import Hold, Writer
+from metering.rows import EventRow
+from metering.store.base import Lane, SequenceRefused, Store
+from pricing.pricelist import RateCard
+from pricing.rating import rate_usage
+from pricing.usage import Usage
+
+log = logging.getLogger("metering.sweeper")
+
+LOOKS_UNTIL_DEAD = 3
+LOOK_EVERY = timedelta(seconds=10)
+LOOK_MISSED_AFTER = timedelta(seconds=35)  # a longer gap means that looks were missed: count anew
+BATCH = 500
+WRITERS_KEPT = timedelta(days=2)  # a fenced row must outlive any batch that could still arrive under it
+
+
+def look(now: datetime, *, every: timedelta = LOOK_EVERY) -> list[UUID]:
+    """Look once at every writer that is not fenced; the ids of those that are dead by now. Conditional updates only."""
+    due = Q(looked_at__isnull=True) | Q(looked_at__lte=now - every)
+    fresh = Q(looked_at__gte=now - LOOK_MISSED_AFTER, seen_beat=F("beat"))
+    Writer.objects.filter(due, fenced_at__isnull=True).update(
+        looks=Case(When(fresh, then=F("looks") + 1), default=Value(1), output_field=IntegerField()),
+        seen_beat=F("beat"),
+        looked_at=now,
+    )
+    dead = Writer.objects.filter(fenced_at__isnull=True, looks__gte=LOOKS_UNTIL_DEAD, seen_beat=F("beat"))
+    return list(dead.values_list("id", flat=True))
+
+
+def fence(writer: UUID, now: datetime) -> bool:
+    """Refuse everything that this writer may still send. False when it has beaten since, or is fenced already."""
+    unchanged = Writer.objects.filter(id=writer, fenced_at__isnull=True, seen_beat=F("beat"), looks__gte=LOOKS_UNTIL_DEAD)
+    return unchanged.update(fenced_at=now) == 1
+
+
+def sweep(store: Store, card: RateCard, now: Callable[[], datetime], *, every: timedelta = LOOK_EVERY) -> int:
+    """One look, and the end of every hold whose writer is fenced. The number of holds swept."""
+    for writer in look(now(), every=every):
+        if fence(writer, now()):
+            log.warning("writer %s is dead and was fenced", writer)
+    swept = 0
+    while holds := _orphans():
+        swept += asyncio.run(_end(store, [_swept_event(hold, card, now()) for hold in holds]))
+        if len(holds) < BATCH:
+            break
+    _forget_writers(now())
+    return swept
+
+
+def _orphans() -> list[Hold]:
+    """Holds of fenced writers, in the order in which they are to be locked."""
+    fenced = Writer.objects.filter(fenced_at__isnull=False).values("id")
+    return list(Hold.objects.filter(writer_id__in=fenced).order_by("customer_id", "id")[:BATCH])
+
+
+def _forget_writers(now: datetime) -> None:
+    """Rows of writers fenced long ago whose holds are all ended."""
+    old = Writer.objects.filter(fenced_at__lt=now - WRITERS_KEPT)
+    old.exclude(id__in=Hold.objects.values("writer_id")).delete()
+
+
+async def _end(store: Store, rows: Sequence[EventRow]) -> int:
+    """Write the swept events through a writer of our own: what another sweep ended meanwhile is simply not there."""
+    lane: Lane = await store.open_lane("sweep")
+    try:
+        ended = await lane.settle(uuid4(), 1, rows, None)
+    except SequenceRefused:  # cannot happen to a fresh id; the next tick repeats whatever is left
+        return 0
+    finally:
+        await lane.close()
+    metrics.observe_settled([row for row in rows if row.hold_id in ended])
+    metrics.swept_holds.inc(len(ended))
+    return len(ended)
+
+
+def _swept_event(hold: Hold, card: RateCard, now: datetime) -> EventRow:
+    """The event of a call whose process died, from what its hold knows."""
+    usage = Usage(
+        buckets={"in_uncached": hold.tokens_input} if hold.tokens_input is not None else {},
+        provider=hold.provider, model_requested=hold.model or None, unknown_sides=("output",),
+        source="estimated" if hold.tokens_input is not None else "none", extractor="sweep/1",
+    )  # fmt: skip
+    cost = rate_usage(card, usage, book="cost", at=hold.created_at)
+    event_id = uuid7(now)
+    return clean_event(
+        EventRow(
+            customer_id=hold.customer_id, id=event_id, hold_id=hold.id, hold_at=instant_of(hold.id),
+            created_at=instant_of(event_id), occurred_at=hold.created_at, period_start=hold.period_start,
+            day=hold.created_at.astimezone(UTC).date(), feature=hold.feature, quantity=Decimal(0),
+            status="interrupted", usage_source=usage.source, pricing_status="partial", plan=hold.plan,
+            api_key_id=hold.api_key_id, api_key_hash=hold.api_key_hash, user_id=hold.user_id,
+            execution_id=str(hold.id), task_type=hold.task_type, endpoint=hold.endpoint, method=hold.method,
+            tokens_input=usage.tokens_input, buckets=usage.buckets, provider=hold.provider, model=hold.model,
+            model_requested=hold.model, model_cost_input=cost.unit_price_input, cost_input=cost.total,
+            cost_total=cost.total, charge_total=Decimal(0), currency=hold.currency, rate_ids=cost.rate_ids,
+            extractor=usage.extractor,
+        )
+    )  # fmt: skip
+
+
