@@ -99,13 +99,20 @@ def needs_engine(item: pytest.Item) -> bool:
     return bool(ENGINE_FIXTURES.intersection(getattr(item, "fixturenames", ())))
 
 
+def belongs_here(item: pytest.Item) -> bool:
+    """Whether the test is for this leg's engine; one marked `engine("postgresql")` says nothing about SQLite."""
+    marker = item.get_closest_marker("engine")
+    return marker is None or not marker.args or os.environ["TEST_ENGINE"] in marker.args
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     only_engine, only_pure = config.getoption("--only-engine"), config.getoption("--only-pure")
-    if not (only_engine or only_pure):
-        return
-    kept = [item for item in items if needs_engine(item) is bool(only_engine)]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-    items[:] = kept
+    kept = [item for item in items if belongs_here(item)]
+    if only_engine or only_pure:
+        kept = [item for item in kept if needs_engine(item) is bool(only_engine)]
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
 
 
 def pytest_report_header() -> str:
