@@ -186,11 +186,6 @@ def check_all(environment: Mapping[str, str] = os.environ) -> None:
         readers.get(variable.kind, text)(variable.name, environment)
 
 
-def resolved(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Every variable as written, secrets from files and defaults included: for parts that read a mapping themselves."""
-    return {name: raw(name, environment) for name in VARIABLES}
-
-
 def wrong(name: str, value: str, why: str) -> WrongSetting:
     """The error for a variable; a secret's value stays out of it."""
     shown = f"({len(value)} characters)" if VARIABLES[name].kind == "secret" else f"={value!r}"

@@ -180,6 +180,15 @@ TOLLGATE: dict[str, Any] = {
     "CURRENCY": CURRENCY,
 }
 
+# What the gateway reads; every one of them is a text, "" where there is none.
+UPSTREAMS = {
+    name: text(name)
+    for name in (
+        *("UPSTREAM_OPENAI_URL", "UPSTREAM_OPENAI_KEY", "UPSTREAM_ANTHROPIC_URL", "UPSTREAM_ANTHROPIC_KEY"),
+        *("UPSTREAM_GOOGLE_URL", "UPSTREAM_GOOGLE_KEY"),
+    )
+}
+
 # --- Celery: every job is a sweep over the state of the database, so a lost message costs one tick
 
 CELERY_DIR = VAR_DIR / "celery"
@@ -228,3 +237,15 @@ LOGGING = {
         "httpx": {"level": "WARNING"},
     },
 }
+
+# --- read and checked here, for what is still to come: jobs of billing, Stripe, the spool
+
+FIELD_ENCRYPTION_KEYS = listing("FIELD_ENCRYPTION_KEYS")
+SPOOL_DIR, SPOOL_MAX_MB = environment.path("SPOOL_DIR"), number("SPOOL_MAX_MB")
+USAGE_RETENTION_DAYS = number("USAGE_RETENTION_DAYS")
+REPORT_HOUR_UTC, BILLING_CRON = number("REPORT_HOUR_UTC"), text("BILLING_CRON")
+STRIPE_SECRET_KEY, STRIPE_API_BASE = text("STRIPE_SECRET_KEY"), text("STRIPE_API_BASE")
+STRIPE_WEBHOOK_SECRETS = listing("STRIPE_WEBHOOK_SECRET")
+STRIPE_THIN_WEBHOOK_SECRETS = listing("STRIPE_THIN_WEBHOOK_SECRET")
+PORTAL_RETURN_URLS = listing("PORTAL_RETURN_URLS")
+REPLY_TO = text("REPLY_TO")

@@ -12,6 +12,6 @@ admin.site.index_title = "Operations"
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="tollgate:usage")),
     path("admin/", admin.site.urls),
-    path("v1/billing/", include("billing.api_urls")),
+    path("v1/", include("billing.api_urls")),
     path("portal/", include("billing.portal.urls")),
 ]

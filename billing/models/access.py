@@ -5,7 +5,7 @@ from typing import Self
 
 from django.db import models
 
-from billing import tokens
+from billing import keys
 from billing.models.customer import Customer
 from metering.ids import uuid7
 from pricing import clock
@@ -34,7 +34,7 @@ class Revocable(models.Model):
 
     def keep(self, secret: str) -> None:
         """Take over what may be kept of a secret."""
-        self.prefix, self.sha256 = tokens.recognisable(secret), tokens.digest(secret)
+        self.prefix, self.sha256 = keys.recognisable(secret), keys.digest(secret)
 
     def revoke(self, at: datetime | None = None) -> bool:
         """End it for ever, seen by every process within 5 seconds. False where it had ended already."""
@@ -57,7 +57,7 @@ class ApiKey(Revocable):
     @classmethod
     def issue(cls, customer: Customer, label: str = "", *, secret: str | None = None) -> tuple[Self, str]:
         """A new key and its plaintext, which nobody can show again."""
-        secret = secret or tokens.new_secret(tokens.API_KEY_START)
+        secret = secret or keys.new_secret(keys.API_KEY_START)
         key = cls(customer=customer, label=label)
         key.keep(secret)
         key.save(force_insert=True)
@@ -74,7 +74,7 @@ class OperatorToken(Revocable):
     @classmethod
     def issue(cls, label: str = "", *, secret: str | None = None) -> tuple[Self, str]:
         """A new token and its plaintext, which nobody can show again."""
-        secret = secret or tokens.new_secret(tokens.OPERATOR_TOKEN_START)
+        secret = secret or keys.new_secret(keys.OPERATOR_TOKEN_START)
         token = cls(label=label)
         token.keep(secret)
         token.save(force_insert=True)

@@ -1,0 +1,209 @@
+"""The gate: who is behind a key, and may they call. No Django; what a key opens is loaded by a function passed in.
+
+A key's snapshot is kept in the process. Its age counts from before it was read, so an answer rests on facts that are at most
+`STALE_S` old: a revoked key or a suspended customer is refused everywhere within five seconds. Between `FRESH_S` and
+`STALE_S` a call is answered from the snapshot while a fresh one is being read, so that no call waits for it.
+While the database is away, callers known before stay known for `max_stale_s`.
+
+One `BillingGate` belongs to one event loop.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from billing import keys, periods
+from metering.gate import Account, Contribution, Headers
+from metering.problem import Refusal, customer_suspended, invalid_api_key, metering_unavailable
+from metering.rows import EventRow, HoldRow
+
+log = logging.getLogger("billing.admission")
+
+FRESH_S = 3.0
+STALE_S = 4.5
+UNKNOWN_FRESH_S = 1.0
+LOAD_S_MAX = 4.0
+RETRY_AFTER_FAILURE_S = 1.0
+KNOWN_MAX = 10_000
+UNKNOWN_MAX = 1_000
+
+BEARER = b"bearer "
+KEY_HEADERS = (b"x-api-key", b"x-goog-api-key")
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What a live key opens, as read from the database at one moment."""
+
+    customer_id: UUID
+    api_key_id: UUID
+    is_active: bool
+    plan: str
+    currency: str
+    period_anchor: datetime
+    period_interval: periods.Interval = "month"
+    shows_cost: bool = True
+
+
+Load = Callable[[str], Awaitable[Snapshot | None]]
+"""The snapshot for the SHA-256 (hex) of a key; None for an unknown or revoked one. Raises while the database is away."""
+
+
+class BillingGate:
+    """Implements `metering.gate.Gate` over snapshots of keys."""
+
+    def __init__(
+        self,
+        load: Load,
+        *,
+        max_stale_s: float = 300,  # how long a known caller is admitted while the database is away
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load, self._max_stale_s, self._monotonic = load, max_stale_s, monotonic
+        self._known: Bounded[_Entry] = Bounded(KNOWN_MAX)
+        self._unknown: Bounded[float] = Bounded(UNKNOWN_MAX)  # digest → when it was found unknown
+        self._loading: dict[str, asyncio.Task[bool]] = {}
+        self._failed_at = float("-inf")
+
+    async def resolve(self, headers: Headers, at: datetime) -> Account | Refusal:
+        """The account behind the key in `headers`, in the billing period of `at`; or the refusal."""
+        secret = key_in(headers)
+        if secret is None:
+            return invalid_api_key()
+        digest = keys.digest(secret)
+        entry = self._known.get(digest)
+        if entry is None and self._recently_unknown(digest):
+            return invalid_api_key()
+        age = self._monotonic() - entry.read_at if entry else float("inf")
+        if age > FRESH_S:
+            loading = self._reload(digest)
+            if age > STALE_S and loading is not None:
+                await asyncio.wait([loading], timeout=LOAD_S_MAX)
+                entry = self._known.get(digest)
+                if entry is None and loading.done() and loading.result():
+                    return invalid_api_key()
+        return metering_unavailable() if entry is None else self._answer(digest, entry, at)
+
+    def hold(self, batch: Sequence[HoldRow]) -> Contribution | None:
+        """Nothing: no plan has a hard limit yet."""
+        return None
+
+    def settle(self, batch: Sequence[EventRow]) -> Contribution | None:
+        """Nothing: no balance moves yet."""
+        return None
+
+    def _answer(self, digest: str, entry: "_Entry", at: datetime) -> Account | Refusal:
+        if self._monotonic() - entry.read_at > max(STALE_S, self._max_stale_s):
+            return metering_unavailable()
+        if not entry.snapshot.is_active:
+            return customer_suspended()
+        account = entry.account
+        if account is None or not account.period_start <= at < account.period_end:
+            account = entry.account = _account(digest, entry.snapshot, at)
+        return account
+
+    def _recently_unknown(self, digest: str) -> bool:
+        since = self._unknown.get(digest)
+        return since is not None and self._monotonic() - since <= UNKNOWN_FRESH_S
+
+    def _reload(self, digest: str) -> "asyncio.Task[bool] | None":
+        """The one running load of this key; None right after a failed one, so that an outage is not made worse."""
+        task = self._loading.get(digest)
+        if task is None and self._monotonic() - self._failed_at > RETRY_AFTER_FAILURE_S:
+            task = self._loading[digest] = asyncio.create_task(self._read(digest))
+            task.add_done_callback(lambda _task: self._loading.pop(digest, None))
+        return task
+
+    async def _read(self, digest: str) -> bool:
+        """Take over what the database says of this key. False when it said nothing."""
+        began = self._monotonic()
+        try:
+            snapshot = await self._load(digest)
+        except Exception as error:  # noqa: BLE001  (whatever the driver raises, callers get an answer)
+            self._failed_at = self._monotonic()
+            log.warning("keys cannot be read: %s: %s", type(error).__name__, error)
+            return False
+        if snapshot is None:
+            self._known.pop(digest)
+            self._unknown.put(digest, began)
+        else:
+            self._unknown.pop(digest)
+            self._known.put(digest, _Entry(snapshot, began))
+        return True
+
+
+class _Entry:
+    """A snapshot, when it began to be read, and the account last made of it."""
+
+    __slots__ = ("account", "read_at", "snapshot")
+
+    def __init__(self, snapshot: Snapshot, read_at: float) -> None:
+        self.snapshot, self.read_at = snapshot, read_at
+        self.account: Account | None = None
+
+
+_V = TypeVar("_V")
+
+
+class Bounded(Generic[_V]):
+    """A dictionary that forgets what was used longest ago."""
+
+    def __init__(self, size_max: int) -> None:
+        self._size_max = size_max
+        self._items: OrderedDict[str, _V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def get(self, key: str) -> _V | None:
+        value = self._items.get(key)
+        if value is not None:
+            self._items.move_to_end(key)
+        return value
+
+    def put(self, key: str, value: _V) -> None:
+        self._items[key] = value
+        self._items.move_to_end(key)
+        if len(self._items) > self._size_max:
+            self._items.popitem(last=False)
+
+    def pop(self, key: str) -> None:
+        self._items.pop(key, None)
+
+
+def key_in(headers: Headers) -> bytes | None:
+    """The API key among the headers, as the official clients of OpenAI, Anthropic and Google send it.
+
+    A header that holds something else (a host application's own token) does not hide a key in another one.
+    """
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered == b"authorization":
+            candidate = value[len(BEARER) :].strip() if value[: len(BEARER)].lower() == BEARER else b""
+        elif lowered in KEY_HEADERS:
+            candidate = value.strip()
+        else:
+            continue
+        if candidate.startswith(b"tg_") and len(candidate) <= keys.LENGTH_MAX:
+            return bytes(candidate)
+    return None
+
+
+def _account(digest: str, snapshot: Snapshot, at: datetime) -> Account:
+    period = periods.period_at(snapshot.period_anchor, snapshot.period_interval, at.astimezone(UTC))
+    return Account(
+        customer_id=snapshot.customer_id,
+        api_key_id=snapshot.api_key_id,
+        api_key_hash=digest,
+        plan=snapshot.plan,
+        currency=snapshot.currency,
+        period_start=period.start,
+        period_end=period.end,
+        shows_cost=snapshot.shows_cost,
+    )

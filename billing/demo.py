@@ -1,0 +1,83 @@
+"""Demo data: two customers with a user and a key each, an operator. Safe to load again; it never resets what exists.
+
+The secrets are random. Their plaintext is kept in one file, readable by its owner only, so that a second start prints the
+same; the database has their hashes, as for any other.
+"""
+
+import json
+import os
+import secrets
+import string
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from django.contrib.auth import get_user_model
+from django.db import transaction
+
+from billing import keys
+from billing.models import ApiKey, Customer, Membership, OperatorToken
+
+PASSWORD_CHARACTERS = 14
+_CUSTOMERS = (("demo", "Demo Company", "demo@example.com"), ("acme", "Acme Inc.", "acme@example.com"))
+
+
+class Demo(msgspec.Struct):
+    """The plaintext of everything that opens a door in the demo."""
+
+    api_key: str
+    acme_api_key: str
+    operator_token: str
+    passwords: dict[str, str]  # by user name
+
+
+@transaction.atomic
+def load(kept_in: Path) -> Demo:
+    """Make sure that the demo data is there and that the secrets in the file open it."""
+    demo, is_new = _kept(kept_in)
+    for (external_id, name, email), key in zip(_CUSTOMERS, (demo.api_key, demo.acme_api_key), strict=True):
+        customer, _ = Customer.objects.get_or_create(
+            external_id=external_id, defaults={"name": name, "company": name, "email": email}
+        )
+        if not ApiKey.objects.filter(sha256=keys.digest(key)).exists():
+            ApiKey.issue(customer, "Demo", secret=key)
+        user = _user(external_id, email, demo.passwords[external_id], reset=is_new)
+        Membership.objects.get_or_create(
+            customer=customer, user=user, defaults={"role": Membership.Role.OWNER}
+        )
+    _user(
+        "admin", "admin@example.com", demo.passwords["admin"], reset=is_new, is_staff=True, is_superuser=True
+    )
+    if not OperatorToken.objects.filter(sha256=keys.digest(demo.operator_token)).exists():
+        OperatorToken.issue("Demo", secret=demo.operator_token)
+    return demo
+
+
+def _user(name: str, email: str, password: str, *, reset: bool, **flags: bool) -> Any:
+    """The user; its password is set where the user is new, or the file that knew the old one is gone."""
+    user, created = get_user_model().objects.get_or_create(username=name, defaults={"email": email, **flags})
+    if created or reset:
+        user.set_password(password)
+        user.save(update_fields=["password"])
+    return user
+
+
+def _kept(file: Path) -> tuple[Demo, bool]:
+    """The secrets in the file, and whether they were made just now."""
+    if file.exists():
+        return msgspec.json.decode(file.read_bytes(), type=Demo), False
+    demo = Demo(
+        api_key=keys.new_secret(keys.API_KEY_START),
+        acme_api_key=keys.new_secret(keys.API_KEY_START),
+        operator_token=keys.new_secret(keys.OPERATOR_TOKEN_START),
+        passwords={name: _password() for name in ("admin", "demo", "acme")},
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        json.dump(msgspec.to_builtins(demo), out, indent=2)
+    return demo, True
+
+
+def _password() -> str:
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(PASSWORD_CHARACTERS))

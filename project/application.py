@@ -1,0 +1,32 @@
+"""Everything that one web process serves, put together."""
+
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from starlette.types import ASGIApp
+
+from billing.accounts import build_gate
+from metering.middleware import MeteringMiddleware
+from metering.wiring import build_meter, current_card
+from pricing.refresh import Refresher
+from project.dispatch import Dispatch
+from project.gateway import GatewaySettings, build_gateway
+from project.ops import Operations
+from project.readiness import Readiness
+from project.static import static_files
+
+
+def build_application() -> ASGIApp:
+    """The ASGI application. Django's apps are loaded."""
+    card = current_card()
+    meter = build_meter(build_gate())
+    app = Dispatch(
+        gateway=build_gateway(GatewaySettings.from_env(settings.UPSTREAMS)),
+        operations=Operations(
+            Readiness(card, meter.recorder.status).checks, metrics_token=settings.METRICS_TOKEN
+        ),
+        static=static_files(),
+        django=get_asgi_application(),
+        background=Refresher(card),
+        warm=lambda: card.loaded_at is not None,
+    )
+    return MeteringMiddleware(app, meter) if settings.TOLLGATE["ENABLE_PRICING_MIDDLEWARE"] else app

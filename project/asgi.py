@@ -1,0 +1,23 @@
+"""The ASGI application: one process, one port.
+
+metering ─▶ dispatch ─▶ gateway      the paths that are metered
+                    ─▶ operations   /healthz /readyz /metrics
+                    ─▶ static files
+                    ─▶ Django       admin, portal, the rest of the API
+"""
+
+import os
+
+import django
+from starlette.types import ASGIApp
+
+
+def _application() -> ASGIApp:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+    django.setup()
+    from project.application import build_application  # it imports models, so Django's apps come first
+
+    return build_application()
+
+
+application = _application()
