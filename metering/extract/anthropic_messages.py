@@ -69,11 +69,20 @@ class MessagesStream:
 
     interesting: tuple[bytes, ...] = (b"message_", b'"error"')
     boring: tuple[bytes, ...] = ()
+    quiet: frozenset[bytes] = frozenset(
+        {
+            b"event: content_block_delta",
+            b"event: content_block_start",
+            b"event: content_block_stop",
+            b"event: ping",
+        }
+    )
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._usage: Mapping[str, Any] | None = None
         self._model: str | None = None
+        self._began = False  # an answer has been seen, not just an error or noise
         self._final = False  # the message came to its end, so its totals are the final ones
 
     def on_event(self, event: bytes, data: bytes) -> bool:
@@ -83,6 +92,7 @@ class MessagesStream:
             return False
         kind = decoded.type if isinstance(decoded.type, str) else event.decode("latin-1")
         if kind == "message_start" and decoded.message is not None:
+            self._began = True
             self._model = text_or_none(decoded.message.model)
             self._take(decoded.message.usage)
         elif kind == "message_delta":
@@ -101,7 +111,7 @@ class MessagesStream:
 
     def usage(self, events_seen: int, complete: bool) -> Usage:
         if self._usage is None:
-            return self._reading.estimated(self._model, events_seen)
+            return self._reading.estimated(self._model, events_seen if self._began else 0)
         usage = self._usage
         if not self._final:
             # The count of message_start is a placeholder: the output so far is what has been delivered.

@@ -14,16 +14,18 @@ UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 OUTPUT_TOKENS_PER_EVENT = 1  # what providers send in practice; used only where they did not say
 
 T = TypeVar("T")
+_NOTHING_MORE: Mapping[str, Any] = {}
 
 
 class StreamReader(Protocol):
-    """Reads the events of one stream. It sees every event that holds one of its markers, and the first one.
+    """Reads the events of one stream. It sees every event that holds one of its markers or `[DONE]`, and the first one.
 
     A marker is a byte string that each event worth decoding contains; it may occur in others as well.
     """
 
     interesting: tuple[bytes, ...]
     boring: tuple[bytes, ...]  # forms of the first marker that carry nothing, such as `"usage":null`
+    quiet: frozenset[bytes]  # first lines of events that never matter, such as `event: ping`
 
     def on_event(self, event: bytes, data: bytes) -> bool:
         """Takes one event in. True when it is the terminal one of its format. May see the same event twice. Never raises."""
@@ -84,7 +86,7 @@ class Reading:
             source="none", consistency=consistency, raw=raw, extractor=self.extractor, **more,
         )  # fmt: skip
 
-    def estimated(self, model: Any, events_seen: int, *, source: Source = "estimated", **more: Any) -> Usage:
+    def estimated(self, model: Any, events_seen: int, *, more: Mapping[str, Any] = _NOTHING_MORE) -> Usage:
         """A stream that never said what it used: the request's own estimate, and one output token per event."""
         if not events_seen:
             return self.nothing(model, **more)
@@ -95,7 +97,7 @@ class Reading:
             buckets["in_uncached"], unknown = self.facts.tokens_input_estimate, ()
         return Usage(
             buckets=buckets, provider=self.provider_of(served), model_requested=self.facts.model, model_served=served,
-            source=source, extractor=self.extractor, unknown_sides=unknown, **more,
+            source="estimated", extractor=self.extractor, unknown_sides=unknown, **more,
         )  # fmt: skip
 
     def provider_of(self, served: str | None) -> str:

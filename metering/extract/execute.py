@@ -90,8 +90,9 @@ def usage_of_document(reading: Reading, document: Mapping[str, Any]) -> Usage:
 class ExecuteStream:
     """Any of the known streams; what matters is a usage object, at the top of an event or one level down."""
 
-    interesting: tuple[bytes, ...] = (b'"usage"', b"[DONE]", b"execution.", b"message_stop")
+    interesting: tuple[bytes, ...] = (b'"usage"', b"execution.", b"message_stop")
     boring: tuple[bytes, ...] = (b'"usage":null', b'"usage": null')
+    quiet: frozenset[bytes] = frozenset({b"event: execution.delta"})
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
@@ -102,6 +103,7 @@ class ExecuteStream:
             "execution_id": None,
             "task_type": None,
         }
+        self._began = False  # an answer has been seen, not just an error or noise
         self._ended = False
 
     def on_event(self, event: bytes, data: bytes) -> bool:
@@ -112,6 +114,7 @@ class ExecuteStream:
             fields = _decode(data)
         except UNREADABLE:
             return False
+        self._began = self._began or any((fields.execution_id, fields.model, fields.response, fields.message))
         self._note(fields.model, fields.service_tier, fields.execution_id, fields.task_type)
         usage = fields.usage
         for inner in (fields.response, fields.message):
@@ -129,11 +132,12 @@ class ExecuteStream:
             self._facts[key] = text_or_none(value) or self._facts[key]
 
     def usage(self, events_seen: int, complete: bool) -> Usage:
-        facts = dict(self._facts)
-        model = facts.pop("model")
+        facts = self._facts
+        ids = {"execution_id": facts["execution_id"], "task_type": facts["task_type"]}
+        model, tier = facts["model"], facts["service_tier"]
         if self._usage is None:
-            return self._reading.estimated(model, events_seen, **facts)
-        tier = facts.pop("service_tier")
-        return usage_of_fields(
-            self._reading, self._usage, model, tier, final=self._ended or complete, **facts
-        )
+            return self._reading.estimated(
+                model, events_seen if self._began else 0, more={"service_tier": tier, **ids}
+            )
+        final = self._ended or complete
+        return usage_of_fields(self._reading, self._usage, model, tier, final=final, **ids)

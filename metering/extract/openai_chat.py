@@ -75,14 +75,16 @@ def usage_of_fields(
 class ChatStream:
     """Some servers send running totals on every chunk, some only at the end: the latest value of each field holds."""
 
-    interesting: tuple[bytes, ...] = (b'"usage"', b"[DONE]")
+    interesting: tuple[bytes, ...] = (b'"usage"',)
     boring: tuple[bytes, ...] = (b'"usage":null', b'"usage": null')
+    quiet: frozenset[bytes] = frozenset()
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._usage: Mapping[str, Any] | None = None
         self._model: str | None = None
         self._service_tier: str | None = None
+        self._began = False  # an answer has been seen, not just an error or noise
         self._final = False
 
     def on_event(self, event: bytes, data: bytes) -> bool:
@@ -93,6 +95,7 @@ class ChatStream:
             chunk = _decode_chunk(data)
         except UNREADABLE:
             return False
+        self._began = self._began or isinstance(chunk.choices, list)
         self._model = text_or_none(chunk.model) or self._model
         self._service_tier = text_or_none(chunk.service_tier) or self._service_tier
         usage = chunk.usage
@@ -105,6 +108,8 @@ class ChatStream:
 
     def usage(self, events_seen: int, complete: bool) -> Usage:
         if self._usage is None:
-            return self._reading.estimated(self._model, events_seen, service_tier=self._service_tier)
+            return self._reading.estimated(
+                self._model, events_seen, more={"service_tier": self._service_tier}
+            )
         final = self._final or complete
         return usage_of_fields(self._reading, self._usage, self._model, self._service_tier, final=final)

@@ -72,11 +72,19 @@ class ResponsesStream:
 
     interesting: tuple[bytes, ...] = (b'"response"', b'"error"')
     boring: tuple[bytes, ...] = ()
+    quiet: frozenset[bytes] = frozenset(
+        b"event: response." + name
+        for name in (
+            b"output_text.delta", b"refusal.delta", b"function_call_arguments.delta", b"custom_tool_call_input.delta",
+            b"reasoning_text.delta", b"reasoning_summary_text.delta", b"code_interpreter_call_code.delta",
+            b"mcp_call_arguments.delta", b"audio.delta", b"audio.transcript.delta",
+        )
+    )  # fmt: skip
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._response = Response()
-        self._failed = False
+        self._began = False  # an answer has been seen, not just an error or noise
 
     def on_event(self, event: bytes, data: bytes) -> bool:
         try:
@@ -84,6 +92,7 @@ class ResponsesStream:
         except UNREADABLE:
             return False
         response = decoded.response
+        self._began = self._began or response is not None
         if response is not None and (response.usage is not None or self._response.usage is None):
             self._response = response
         kind = decoded.type if isinstance(decoded.type, str) else event.decode("latin-1")
@@ -92,7 +101,6 @@ class ResponsesStream:
     def usage(self, events_seen: int, complete: bool) -> Usage:
         response = self._response
         if response.usage is None:
-            return self._reading.estimated(
-                response.model, events_seen, service_tier=text_or_none(response.service_tier)
-            )
+            more = {"service_tier": text_or_none(response.service_tier)}
+            return self._reading.estimated(response.model, events_seen if self._began else 0, more=more)
         return _usage(self._reading, response)
