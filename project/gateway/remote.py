@@ -13,7 +13,7 @@ from project.gateway.sse import EventSplitter, data_of
 from project.gateway.upstream import UpstreamBroken, UpstreamClient, body_of, is_event_stream, refusal_of
 
 Json = dict[str, Any]
-ANTHROPIC_VERSION = b"2023-06-01"
+ANTHROPIC_VERSION = b"2026-10-21"
 ANTHROPIC_TOKENS_MAX = 1024  # where the caller sets no limit: that API has no default
 _DETAIL_CHARACTERS_MAX = 500
 _encode = msgspec.json.Encoder().encode

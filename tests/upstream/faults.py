@@ -12,7 +12,7 @@ class Fault(StrEnum):
     NONE = ""
     SLOW = "slow"  # a pause before each piece of a stream, and before a whole answer: `Double.pause_s`, or header x-pause
     HANG = "hang"  # takes the request and never answers
-    CUT = "cut"  # breaks off inside the first event or half of the body, in the middle of a character of two bytes
+    CUT = "cut"  # breaks off inside the third event or the body, in the middle of a character of two bytes
     CUT_LATE = "cut-late"  # breaks off before the terminal event: all text came, no [DONE], no message_stop
     RATE_LIMITED = "429"  # with retry-after: 2
     BROKEN = "500"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Json = dict[str, Any]
-WORDS = ("Grüße", " aus", " dem", " fernen", " Modell")  # two-byte characters, so that cuts can hit one
+WORDS = ("Viele", " liebe", " Grüße", " vom", " Modell")  # characters of two bytes, so that a cut can hit one
 PROMPT_TOKENS, COMPLETION_TOKENS = 12, len(WORDS)
 HUGE = "x" * (1024 * 1024 + 1)
 
