@@ -201,7 +201,7 @@ def _import_entries(book: PriceBook, entries: Iterable[PriceEntry]) -> ImportRes
         elif same is not None or (
             last is not None and entry.effective_from < (last.effective_to or last.effective_from)
         ):
-            there = same or last
+            there = last if same is None else same
             kept.append(f"{there}, not {decimal_string(entry.price)} from {entry.effective_from:%Y-%m-%d}")
         else:
             if last is not None:
@@ -212,9 +212,14 @@ def _import_entries(book: PriceBook, entries: Iterable[PriceEntry]) -> ImportRes
     return ImportResult(len(new), ended, unchanged, tuple(kept))
 
 
+def _settled_until(rate: Rate) -> datetime:
+    """The instant from which on another rate may begin."""
+    return rate.effective_to if rate.effective_to is not None else rate.effective_from
+
+
 def _end(rate: Rate, at: datetime | None) -> int:
     """End a stored rate that is still open; 1 if that was so."""
-    if rate.pk is None or rate.effective_to is not None or at is None:
+    if rate._state.adding or rate.effective_to is not None or at is None:
         return 0
     rate.effective_to = at
     return Rate.objects.filter(pk=rate.pk).end(at)

@@ -100,10 +100,10 @@ class AmountField(_Base):
         raise TypeError(f"SQLite computed {value!r}, which is not exact; sum amounts and divide in Python")
 
     def value_to_string(self, obj: models.Model) -> str:
-        amount = self.value_from_object(obj)
+        amount: Any = self.value_from_object(obj)
         return "" if amount is None else decimal_string(amount)
 
-    def formfield(self, **kwargs: Any) -> Any:  # type: ignore[override]  # the stubs know Django's own classes only
+    def formfield(self, **kwargs: Any) -> Any:
         return super().formfield(
             **{
                 "form_class": forms.DecimalField,
@@ -115,5 +115,5 @@ class AmountField(_Base):
 
 
 # Sums and differences of amounts are amounts; a product or a quotient is not, and is refused by Django as it stands.
-register_combinable_fields(Combinable.ADD, AmountField, AmountField, AmountField)
-register_combinable_fields(Combinable.SUB, AmountField, AmountField, AmountField)
+register_combinable_fields(AmountField, Combinable.ADD, AmountField, AmountField)
+register_combinable_fields(AmountField, Combinable.SUB, AmountField, AmountField)

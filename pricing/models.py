@@ -36,7 +36,7 @@ class CatalogueVersion(models.Model):
         """
         row = cls.objects.filter(id=ONE_ROW)
         if not row.update(version=F("version") + 1):
-            cls.objects.bulk_create([cls(id=ONE_ROW)], ignore_conflicts=True)
+            cls.objects.get_or_create(id=ONE_ROW)
             row.update(version=F("version") + 1)
 
 
@@ -156,6 +156,7 @@ class Rate(models.Model):
             raise TypeError("a rate is never edited; supersede it by a new one")
         with transaction.atomic():
             CatalogueVersion.bump()
+            self.clean_fields()
             self.clean()
             super().save(*args, **kwargs)
 
@@ -166,13 +167,13 @@ class Rate(models.Model):
         """Raises ValidationError for what could not be rated by, and for a second rate at the same time."""
         if not is_billable(self.bucket):
             raise ValidationError({"bucket": f"{self.bucket} is no bucket and no unit"})
-        if self.price is not None and not self.price.is_finite():
+        price: Any = self.price  # None where a form was filled in badly, as is the date
+        begins: Any = self.effective_from
+        if price is not None and not price.is_finite():
             raise ValidationError({"price": "a price is a finite number"})
-        if self.price is not None and self.per and not _divides(self.price, self.per):
-            raise ValidationError(
-                {"per": f"{decimal_string(self.price)} / {self.per} has no end; choose a power of ten"}
-            )
-        if self.effective_from and self.book_id and Rate.objects.overlapping(self).exists():
+        if price is not None and self.per and not _divides(price, self.per):
+            raise ValidationError({"per": f"{decimal_string(price)} / {self.per} has no end; choose a power of ten"})
+        if begins is not None and self.book_id and Rate.objects.overlapping(self).exists():
             raise ValidationError("another rate for the same thing holds at that time; supersede it")
 
     def supersede(self, price: Decimal, at: datetime, **changes: Any) -> "Rate":
@@ -250,7 +251,7 @@ class ClockOffset(models.Model):
     def shift(cls, by: timedelta) -> timedelta:
         """Move every clock by `by` from where it is. The offset."""
         with transaction.atomic():
-            cls.objects.bulk_create([cls(id=ONE_ROW)], ignore_conflicts=True)
+            cls.objects.get_or_create(id=ONE_ROW)
             cls.objects.filter(id=ONE_ROW).update(offset_us=F("offset_us") + by // timedelta(microseconds=1))
             offset = cls.read()
         clock.set_offset(offset)

@@ -1,0 +1,34 @@
+"""Rates and cards to test with."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from pricing.pricelist import Rate, RateCard
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def usd(price: str, per: int = 1_000_000) -> Decimal:
+    """The price of a single one."""
+    return Decimal(price) / per
+
+
+def rates(
+    prices: Mapping[str, str], *, model: str = "large", provider: str = "acme", book: str = "cost", first_id: int = 1,
+    start: datetime = START, end: datetime | None = None, input_above: int = 0,
+) -> list[Rate]:  # fmt: skip
+    """One rate for each bucket, with ids that count up from `first_id`; prices are USD per 1,000,000."""
+    return [
+        Rate(
+            id=first_id + index, book=book, provider=provider, model=model, bucket=bucket, price=Decimal(price),
+            per=1_000_000, currency="USD", effective_from=start, effective_to=end, input_above=input_above,
+        )
+        for index, (bucket, price) in enumerate(prices.items())
+    ]  # fmt: skip
+
+
+def card(prices: Mapping[str, str]) -> RateCard:
+    """A card with one model, acme's `large`."""
+    return RateCard.compile(rates(prices), {}, version=1)
