@@ -113,13 +113,28 @@ class CustomerAdmin(KeptForever):
         self.message_user(request, f"{count} reactivated.")
 
 
+class LiveFilter(admin.SimpleListFilter):
+    """Those that open the door, or those that no longer do."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("live", "Live"), ("revoked", "Revoked")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() not in ("live", "revoked"):
+            return queryset
+        return queryset.filter(revoked_at__isnull=self.value() == "live")
+
+
 class SecretAdmin(KeptForever):
     """Issues a secret, shows it once, revokes it."""
 
-    list_display: ClassVar[Any] = ("shown", "label", "created_at", "last_used_at", "state")
+    list_display: ClassVar[Any] = ("shown", "state", "label", "created_at", "last_used_at")
     readonly_fields = ("shown", "state", "created_at", "last_used_at", "revoked_at")
     search_fields: ClassVar[Any] = ("prefix", "label", "sha256", "id")
-    list_filter: ClassVar[Any] = (("revoked_at", admin.EmptyFieldListFilter), "created_at")
+    list_filter: ClassVar[Any] = (LiveFilter, "created_at")
     actions = ("revoke",)
     list_per_page = 50
     show_full_result_count = False
@@ -127,6 +142,13 @@ class SecretAdmin(KeptForever):
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         return self.add_fields if obj is None else (*self.add_fields, *self.readonly_fields)
+
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """One button: the answer to an added one is the page that shows it."""
+        context |= {"show_save_and_continue": False, "show_save_and_add_another": False}
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         if change:
@@ -174,7 +196,7 @@ class SecretAdmin(KeptForever):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(SecretAdmin):
-    list_display = ("shown", "customer", "label", "created_at", "last_used_at", "state")
+    list_display = ("shown", "state", "customer", "label", "created_at", "last_used_at")
     list_select_related = ("customer",)
     search_fields = ("prefix", "label", "sha256", "id", "customer__external_id", "customer__name")
     autocomplete_fields = ("customer",)

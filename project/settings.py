@@ -140,8 +140,7 @@ REDIS_URL = _redis_url()
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
-DATETIME_FORMAT = "Y-m-d H:i:s"
-DATE_FORMAT = "Y-m-d"
+FORMAT_MODULE_PATH = "project.formats"
 
 # --- who may
 
@@ -201,7 +200,7 @@ def _broker() -> tuple[str, dict[str, str]]:
     options = {option: str(CELERY_DIR / folder) for option, folder in folders.items()}
     for folder in options.values():
         Path(folder).mkdir(parents=True, exist_ok=True)
-    return "filesystem://", options
+    return "filesystem://localhost", options  # without a host kombu warns at every start
 
 
 CELERY_BROKER_URL, CELERY_BROKER_TRANSPORT_OPTIONS = _broker()
@@ -234,6 +233,8 @@ LOGGING = {
         # Django's own handler would print each line twice.
         "django": {"handlers": [], "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
+        # A 4xx is the caller's to know.
+        "django.request": {"level": "ERROR"},
         "httpx": {"level": "WARNING"},
     },
 }

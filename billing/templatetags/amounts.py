@@ -9,16 +9,17 @@ from pricing.money import decimal_string
 register = template.Library()
 
 CENT = Decimal("0.01")
+ONE = Decimal(1)
 SHOWN_DIGITS = 3
 
 
 @register.filter
 def money(amount: Decimal) -> str:
-    """Two places from one cent on; below, three significant digits, so that a small amount never looks like nothing."""
-    if amount == 0 or abs(amount) >= CENT:
+    """Two places from one on; below, three significant digits, so that a small amount never looks like nothing."""
+    if amount == 0 or abs(amount) >= ONE:
         return f"{amount.quantize(CENT, ROUND_HALF_EVEN):,f}"
-    places = Decimal(1).scaleb(amount.adjusted() - SHOWN_DIGITS + 1)
-    return decimal_string(amount.quantize(places, ROUND_HALF_EVEN))
+    last_place = ONE.scaleb(amount.adjusted() - SHOWN_DIGITS + 1)
+    return f"{amount.quantize(last_place, ROUND_HALF_EVEN):f}"
 
 
 @register.filter

@@ -1,0 +1,1 @@
+"""How instants and days are written on pages."""
