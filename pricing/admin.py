@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
@@ -111,29 +112,30 @@ class _SuccessorForm(ModelForm):  # type: ignore[type-arg]
         data = super().clean() or self.cleaned_data
         self.superseded = Rate.objects.open().filter(pk=self.superseded_id).first()
         if self.superseded is None:
-            raise self._refusal("This rate has been superseded already.")
+            raise ValidationError("This rate has been superseded already.")
         line = ("book", "provider", "model", "bucket", "input_above")
         if any(name in data and data[name] != getattr(self.superseded, name) for name in line):
-            raise self._refusal(
+            raise ValidationError(
                 "A successor prices the same thing: book, provider, model, bucket and input_above stay."
             )
         if "effective_from" in data and data["effective_from"] <= self.superseded.effective_from:
-            raise self._refusal(f"It must begin after {self.superseded.effective_from:%Y-%m-%d %H:%M} UTC.")
+            raise ValidationError(f"It must begin after {self.superseded.effective_from:%Y-%m-%d %H:%M} UTC.")
         return data
 
     def _post_clean(self) -> None:
-        """The overlap with the rate that it ends is the point here: validate the fields, not the model."""
+        """Validates all but the overlap, since the rate that it overlaps with is the one that it ends."""
         if self.superseded is None:
-            super()._post_clean()  # type: ignore[misc]
+            super()._post_clean()  # type: ignore[misc]  # absent from the stubs
+            return
+        if self.errors:
             return
         for name, value in self.cleaned_data.items():
             setattr(self.instance, name, value)
-
-    @staticmethod
-    def _refusal(text: str) -> Exception:
-        from django.core.exceptions import ValidationError
-
-        return ValidationError(text)
+        try:
+            self.instance.check_price()
+            self.instance.validate_constraints()
+        except ValidationError as error:
+            self._update_errors(error)  # type: ignore[attr-defined]  # absent from the stubs
 
 
 @admin.register(ModelAlias)

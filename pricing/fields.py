@@ -6,7 +6,7 @@ It is no DecimalField on purpose: Django would treat it as one in expressions, a
 """
 
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django import forms
 from django.core import checks, exceptions
@@ -25,19 +25,31 @@ from pricing.money import (
     to_scaled,
 )
 
+# What may be assigned and what is read; Django's plugin for the type checker fills them in.
+_Set_contra = TypeVar("_Set_contra", contravariant=True)
+_Get_co = TypeVar("_Get_co", covariant=True)
+
 if TYPE_CHECKING:
-    _Base = models.Field[Decimal | int | str | None, Decimal]
+    _Field = models.Field
 else:
-    _Base = models.Field
+
+    class _Field(models.Field):
+        """Django's field cannot be subscripted at run time."""
+
+        def __class_getitem__(cls, _types: Any) -> type:
+            return cls
 
 
-class AmountField(_Base):
+class AmountField(_Field[_Set_contra, _Get_co]):
     """An exact amount: Decimal in Python, at most 12 places, ±(10¹⁸ − 10⁻¹²) on PostgreSQL, ±9.2 million on SQLite.
 
     Writing raises AmountTooLarge beyond that, ValueError for what is not finite or finer than 12 places (nothing is
     rounded here), TypeError for a float; all before anything reaches the database.
     """
 
+    _pyi_private_set_type: str | int | Decimal | Combinable
+    _pyi_private_get_type: Decimal
+    _pyi_lookup_exact_type: str | int | Decimal
     description = "An exact amount"
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str:
@@ -84,7 +96,7 @@ class AmountField(_Base):
         if connection.vendor != "postgresql":
             return to_scaled(amount)
         rounded = round_amount(amount)
-        if abs(rounded) > POSTGRES_AMOUNT_LIMIT:
+        if rounded.copy_abs() > POSTGRES_AMOUNT_LIMIT:
             raise AmountTooLarge(f"an amount is at most ±{POSTGRES_AMOUNT_LIMIT}, not {amount}")
         if rounded != amount:
             raise ValueError(

@@ -165,16 +165,24 @@ class Rate(models.Model):
 
     def clean(self) -> None:
         """Raises ValidationError for what could not be rated by, and for a second rate at the same time."""
-        if not is_billable(self.bucket):
-            raise ValidationError({"bucket": f"{self.bucket} is no bucket and no unit"})
-        price: Any = self.price  # None where a form was filled in badly, as is the date
-        begins: Any = self.effective_from
-        if price is not None and not price.is_finite():
-            raise ValidationError({"price": "a price is a finite number"})
-        if price is not None and self.per and not _divides(price, self.per):
-            raise ValidationError({"per": f"{decimal_string(price)} / {self.per} has no end; choose a power of ten"})
+        self.check_price()
+        begins: Any = self.effective_from  # None where a form was filled in badly
         if begins is not None and self.book_id and Rate.objects.overlapping(self).exists():
             raise ValidationError("another rate for the same thing holds at that time; supersede it")
+
+    def check_price(self) -> None:
+        """Raises ValidationError when no exact charge can be computed by this rate, whenever it holds."""
+        if not is_billable(self.bucket):
+            raise ValidationError({"bucket": f"{self.bucket} is no bucket and no unit"})
+        price: Any = self.price
+        if not isinstance(price, Decimal):
+            raise ValidationError({"price": "a price is a number"})
+        if not price.is_finite():
+            raise ValidationError({"price": "a price is a finite number"})
+        if self.per and not _divides(price, self.per):
+            raise ValidationError(
+                {"per": f"{decimal_string(price)} / {self.per} has no end; choose a power of ten"}
+            )
 
     def supersede(self, price: Decimal, at: datetime, **changes: Any) -> "Rate":
         """End this rate at `at` and begin a new one there; the new one. ValueError when it has ended or began later.

@@ -16,7 +16,9 @@ _INT64_MAX = 2**63 - 1
 EXACT = Context(prec=200, rounding=ROUND_HALF_EVEN)
 
 SQLITE_AMOUNT_LIMIT = Decimal(_INT64_MAX).scaleb(-AMOUNT_PLACES, context=EXACT)  # 9223372.036854775807
-POSTGRES_AMOUNT_LIMIT = Decimal(10 ** (AMOUNT_DIGITS - AMOUNT_PLACES)) - _UNIT
+POSTGRES_AMOUNT_LIMIT = EXACT.subtract(
+    Decimal(10 ** (AMOUNT_DIGITS - AMOUNT_PLACES)), _UNIT
+)  # 18 nines, 12 nines
 
 
 class AmountTooLarge(ValueError):
@@ -47,7 +49,7 @@ def to_scaled(value: Decimal) -> int:
     """
     if not value.is_finite():
         raise ValueError(f"an amount must be finite, not {value}")
-    if abs(value) > SQLITE_AMOUNT_LIMIT:
+    if value.copy_abs() > SQLITE_AMOUNT_LIMIT:  # abs() would round to 28 digits
         raise AmountTooLarge(
             f"SQLite holds amounts up to ±{SQLITE_AMOUNT_LIMIT}, not {value}; use PostgreSQL"
         )
