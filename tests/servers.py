@@ -15,11 +15,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +29,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from tests.local_servers import die_with_parent, free_port
 
@@ -61,16 +63,19 @@ class Database:
     def is_postgresql(self) -> bool:
         return self.url.startswith("postgres")
 
-    @contextmanager
-    def connect(self) -> Iterator[psycopg.Connection[Any]]:
-        """A connection past the product, to look or to do harm. PostgreSQL only; each statement commits itself."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            yield connection
-
     @property
     def path(self) -> Path:
         """The file of a SQLite database."""
         return Path(self.url.removeprefix("sqlite:///"))
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        """The rows of a query, past the product. Each call reads what is committed by then."""
+        if self.is_postgresql:
+            with psycopg.connect(self.url, autocommit=True, row_factory=dict_row) as connection:
+                return connection.execute(query.encode()).fetchall()
+        with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as file:
+            file.row_factory = sqlite3.Row
+            return [dict(row) for row in file.execute(query)]
 
 
 class Databases:

@@ -1,0 +1,34 @@
+"""`python -m tests.e2e.aftermath`: what operations does after a crash, made quick: sweep whoever is silent, compare the books.
+
+Prints the differences that are left as JSON. Run it when no web process is alive: it looks more often than a process beats.
+"""
+
+import json
+import time
+from datetime import timedelta
+
+import django
+
+LOOK_S = 0.2
+
+
+def clean_up() -> list[str]:
+    """Sweeps until every dead writer is fenced; answers what the check of the books finds."""
+    from metering import rollups, sweeper
+    from metering.wiring import current_card, current_store
+    from pricing import clock
+    from pricing.refresh import Refresher
+
+    card = current_card()
+    Refresher(card).refresh_now()
+    store = current_store()
+    for _ in range(sweeper.LOOKS_UNTIL_DEAD + 1):
+        sweeper.sweep(store, card.card, clock.now, every=timedelta(seconds=LOOK_S / 2))
+        time.sleep(LOOK_S)
+    today = clock.now().date()
+    return [str(drift) for day in (today - timedelta(days=1), today) for drift in rollups.check_day(day)]
+
+
+if __name__ == "__main__":
+    django.setup()
+    print(json.dumps(clean_up()))

@@ -1,0 +1,52 @@
+"""A started server whose providers are the upstream double."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import anthropic
+import openai
+import pytest
+
+from tests.servers import Databases, WebProcess, start_web
+from tests.upstream import RunningUpstream, upstream_server
+
+UPSTREAM_KEY = "sk-upstream-of-the-operator"
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[RunningUpstream]:
+    """OpenAI and Anthropic, on this machine. It answers 12 tokens with 5."""
+    with upstream_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(databases: Databases, upstream: RunningUpstream) -> Iterator[WebProcess]:
+    """The server that passes calls on to the double. Tests share it, so each uses a model of its own."""
+    providers = {
+        f"UPSTREAM_{name}_{part}": value
+        for name in ("OPENAI", "ANTHROPIC")
+        for part, value in (("URL", upstream.url), ("KEY", UPSTREAM_KEY))
+    }
+    web = start_web(databases.fresh(), providers)
+    yield web
+    web.stop()
+
+
+@pytest.fixture
+def openai_client(server: WebProcess) -> Iterator[openai.OpenAI]:
+    """The official client, as a customer has it: only the base URL is ours."""
+    with openai.OpenAI(
+        base_url=f"{server.url}/v1", api_key=server.database.seed.api_key, max_retries=0
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def anthropic_client(server: WebProcess) -> Iterator[anthropic.Anthropic]:
+    """The official client of Anthropic; it sends the key as x-api-key."""
+    with anthropic.Anthropic(
+        base_url=server.url, api_key=server.database.seed.api_key, max_retries=0
+    ) as client:
+        yield client
