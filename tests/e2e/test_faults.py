@@ -88,12 +88,18 @@ def test_a_stream_cut_by_the_upstream_leaves_one_event_that_says_so(server: WebP
     assert event["status"] != "ok"
 
 
-@pytest.mark.parametrize(("fault", "status"), [("429", 429), ("500", 500), ("529", 529), ("401", 401)])
+@pytest.mark.parametrize(("fault", "status"), [("429", 429), ("500", 500), ("529", 529)])
 def test_an_error_of_the_upstream_is_passed_on(server: WebProcess, fault: str, status: int) -> None:
     name, answered, _ = call(server, fault, stream=False)
     event = event_of(server, name)
     assert answered == status
     assert (event["status"], event["status_code"]) == ("error", status)
+
+
+def test_an_upstream_that_refuses_our_key_does_not_blame_the_callers(server: WebProcess) -> None:
+    name, answered, _ = call(server, "401", stream=False)
+    assert answered == 502
+    assert event_of(server, name)["status"] == "error"
 
 
 def test_a_client_that_leaves_in_mid_stream_pays_for_the_whole_answer(server: WebProcess) -> None:
