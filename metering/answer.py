@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from metering.call import Call, usage_headers
-from metering.meter import Meter, run_to_end
+from metering.meter import Meter, Settlement
 from metering.rows import EventRow, Status
 from metering.tap import Tap, open_tap
 from pricing.usage import Usage
@@ -45,7 +45,7 @@ class MeteredResponse:
         self._tap: Tap | None = None
         self._expected: int | None = None
         self._seen = 0
-        self._settling: asyncio.Task[EventRow] | None = None
+        self._settlement: Settlement | None = None
         self._client_gone = self._draining = False
         self._watch: asyncio.Task[None] | None = None
         self._deadline: asyncio.Timeout | None = None
@@ -73,8 +73,7 @@ class MeteredResponse:
                 self._watch.cancel()
             if self._draining:
                 self._meter.drains.leave(self.call.account.customer_id)
-            if self._settling is None or not self._settling.done():
-                await self._settle(status, complete=False)
+            await self._settle(status, complete=False)
 
     async def settle_interrupted(self) -> None:
         """At shutdown: settle with what has been seen so far."""
@@ -120,8 +119,8 @@ class MeteredResponse:
         self._tap = open_tap(self._meter.format_of(call.route), call.facts, call.route.provider, content_type, encoding)
 
     async def _body(self, message: Message) -> None:
-        if self._settling is not None:  # after the terminal event and its commit
-            await self._settling
+        if self._settlement is not None:  # after the terminal event
+            await self._settlement.committed()
             return await self._forward(message)
         chunk: bytes = message.get("body", b"")
         more: bool = message.get("more_body", False)
@@ -153,17 +152,15 @@ class MeteredResponse:
         await self._forward(message)
 
     async def _settle(self, status: Status, *, complete: bool) -> EventRow:
-        """Settle once, whoever asks first; the commit is not cut short by the cancellation of the call."""
-        if self._settling is None:
+        """Settle once, whoever asks first, and wait for the commit."""
+        if self._settlement is None:
             tap = self._tap
-            read = (lambda: tap.finish(complete)) if tap is not None else (lambda: NOTHING)
-            self._settling = asyncio.create_task(
-                self._meter.settle(
-                    self.call, read, status=status, status_code=self._status_code if self._status_code else _code_of(status),
-                    latency_ms=self._latency_ms, execution_ms=self._elapsed_ms(),
-                )
+            self._settlement = self._meter.settle(
+                self.call, (lambda: tap.finish(complete)) if tap is not None else (lambda: NOTHING), status=status,
+                status_code=self._status_code if self._status_code else _code_of(status),
+                latency_ms=self._latency_ms, execution_ms=self._elapsed_ms(),
             )  # fmt: skip
-        return await run_to_end(self._settling)
+        return await self._settlement.committed()
 
     async def _send_start(self, row: EventRow | None) -> None:
         start, call = self._start, self.call
@@ -199,7 +196,7 @@ class MeteredResponse:
 
     def _client_left(self) -> None:
         """The client has gone: read on for the provider's usage, within bounds."""
-        if self._client_gone or self._settling is not None:
+        if self._client_gone or self._settlement is not None:
             return
         self._client_gone = True
         if self._deadline is None:

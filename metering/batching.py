@@ -28,16 +28,19 @@ Row = TypeVar("Row", HoldRow, EventRow)
 
 
 class Waiting(Generic[Row]):
-    """A row in the queue, and the answer that its call waits for."""
+    """A row in the queue, the answer that its call waits for, and until when it waits (the loop's clock)."""
 
-    __slots__ = ("answer", "row")
+    __slots__ = ("answer", "row", "until")
 
-    def __init__(self, row: Row, answer: "asyncio.Future[bool]") -> None:
-        self.row, self.answer = row, answer
+    def __init__(self, row: Row, answer: "asyncio.Future[bool]", until: float) -> None:
+        self.row, self.answer, self.until = row, answer, until
 
-    def resolve(self, value: bool) -> None:
-        if not self.answer.done():
-            self.answer.set_result(value)
+    def resolve(self, value: bool) -> bool:
+        """Answer; False when nobody waits any more."""
+        if self.answer.done():
+            return False
+        self.answer.set_result(value)
+        return True
 
 
 Batch = list[Waiting[Row]]
@@ -48,12 +51,15 @@ class Phase(ABC, Generic[Row]):
 
     name: str
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, deadline_s: float) -> None:
         self.writer = uuid4()
         self.seq = 0  # number of the last batch that is known to be applied
         self.queue: deque[Waiting[Row]] = deque()
-        self.in_flight = 0
+        self.in_flight: Batch[Row] = []
         self._store = store
+        self._deadline_s = deadline_s
+        self._loop = asyncio.get_running_loop()
+        self._overdue = self._loop.call_later(deadline_s / 10, self._give_up)
         self._lane: Lane | None = None
         self._wake = asyncio.Event()
         self._stopping = False
@@ -71,9 +77,10 @@ class Phase(ABC, Generic[Row]):
         """Resolve the batch; the rows that are to be written once more, each by itself. Raises StoreError."""
 
     def add(self, row: Row) -> "asyncio.Future[bool]":
-        """Queue a row; the future resolves once it is durable."""
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.queue.append(Waiting(row, answer))
+        """Queue a row. The future resolves once it is durable, and raises TimeoutError when that takes too long; the row
+        goes its way whatever becomes of the future."""
+        answer: asyncio.Future[bool] = self._loop.create_future()
+        self.queue.append(Waiting(row, answer, self._loop.time() + self._deadline_s))
         self._wake.set()
         return answer
 
@@ -84,9 +91,9 @@ class Phase(ABC, Generic[Row]):
             self._wake.clear()
             while self.queue:
                 batch = [self.queue.popleft() for _ in range(min(len(self.queue), BATCH_MAX))]
-                self.in_flight = len(batch)
+                self.in_flight = batch
                 await self._write(batch)
-                self.in_flight = 0
+                self.in_flight = []
 
     def stop(self) -> None:
         """Let `run` end once the queue is empty."""
@@ -98,6 +105,18 @@ class Phase(ABC, Generic[Row]):
         lane, self._lane = self._lane, None
         if lane is not None:
             await lane.close()
+
+    def end(self) -> None:
+        """After `run`: no timer is left behind."""
+        self._overdue.cancel()
+
+    def _give_up(self) -> None:
+        """Tell those who have waited too long; one timer for all costs less than one for each."""
+        now = self._loop.time()
+        for waiting in (*self.in_flight, *self.queue):
+            if waiting.until <= now and not waiting.answer.done():
+                waiting.answer.set_exception(TimeoutError())
+        self._overdue = self._loop.call_later(self._deadline_s / 10, self._give_up)
 
     async def _write(self, batch: "Batch[Row]") -> None:
         parts, failures, unknown = deque([batch]), 0, False

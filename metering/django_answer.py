@@ -9,7 +9,7 @@ from django.http.response import HttpResponseBase
 
 from metering.call import Call, usage_headers
 from metering.loop_thread import LoopThread
-from metering.meter import Meter
+from metering.meter import Meter, Settlement
 from metering.rows import EventRow, Status
 from metering.tap import Tap, open_tap
 from pricing.usage import Usage
@@ -26,7 +26,7 @@ class DjangoAnswer:
         self._latency_ms: int | None = None
         self._status_code: int | None = None
         self._tap: Tap | None = None
-        self._row: EventRow | None = None
+        self._settlement: Settlement | None = None
 
     def open(self, response: HttpResponseBase) -> None:
         """The response is there: know its code and how to read it."""
@@ -45,13 +45,13 @@ class DjangoAnswer:
 
     async def settle(self, status: Status | None = None, *, complete: bool) -> EventRow:
         """Settle once; later calls get the same event."""
-        if self._row is None:
+        if self._settlement is None:
             code = self._status_code if self._status_code is not None else 500 if status == "error" else None
-            self._row = await self._meter.settle(
+            self._settlement = self._meter.settle(
                 self._call, lambda: self._read(complete), status=status or ("ok" if (code or 500) < 400 else "error"),
                 status_code=code, latency_ms=self._latency_ms, execution_ms=self._elapsed_ms(),
             )  # fmt: skip
-        return self._row
+        return await self._settlement.committed()
 
     def decorate(self, response: HttpResponseBase, row: EventRow | None) -> None:
         """Put the headers on; without an event (a stream) the id is the hold's."""
@@ -107,11 +107,11 @@ class DjangoAnswer:
             raise
 
     def _waits_from(self, chunk: bytes) -> int:
-        return -1 if self._row is not None else self.feed(chunk)
+        return -1 if self._settlement is not None else self.feed(chunk)
 
     def _drain(self, chunks: Iterator[bytes]) -> None:
         drains, customer = self._meter.drains, self._call.account.customer_id
-        if self._row is not None or not self._call.route.drain or not drains.enter(customer):
+        if self._settlement is not None or not self._call.route.drain or not drains.enter(customer):
             return
         try:
             until = time.monotonic() + drains.seconds_max
@@ -125,7 +125,7 @@ class DjangoAnswer:
     async def _drain_async(self, chunks: AsyncIterator[bytes], pending: "asyncio.Future[bytes] | None") -> None:
         drains, customer = self._meter.drains, self._call.account.customer_id
         complete = False
-        if self._row is None and self._call.route.drain and drains.enter(customer):
+        if self._settlement is None and self._call.route.drain and drains.enter(customer):
             try:
                 async with asyncio.timeout(drains.seconds_max):
                     while True:

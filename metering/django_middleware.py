@@ -7,7 +7,7 @@ last, empty frame). A call that the ASGI middleware has marked passes untouched.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
 
@@ -141,19 +141,15 @@ class MeteringEntry:
         request_id = request_id_of(dict(_headers(request)), default=uuid7().hex)
         status, headers, body = problem_response(refusal, request_id, self._meter.format_of(route).native_errors)
         response = HttpResponse(body, status=status)
-        for name, value in [*headers, (b"x-request-id", request_id.encode())]:
+        for name, value in headers:
             response[name.decode()] = value.decode()
         return response
 
 
 def _wrap_stream(response: StreamingHttpResponse, answer: DjangoAnswer) -> None:
     answer.decorate(response, None)
-    if response.is_async:
-        chunks: AsyncIterator[bytes] = aiter(response)
-        response.streaming_content = answer.stream_async(chunks)
-    else:
-        pieces: Iterator[bytes] = iter(response)
-        response.streaming_content = answer.stream(pieces)
+    chunks: Any = response.streaming_content  # bound to the view's iterator now, before ours takes its place
+    response.streaming_content = answer.stream_async(chunks) if response.is_async else answer.stream(chunks)
 
 
 def _mark(request: HttpRequest, call: Call) -> None:

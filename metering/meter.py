@@ -82,17 +82,15 @@ class Meter:
             return self._refused(contribution.refusal if contribution and contribution.refusal else credits_do_not_cover())
         return call
 
-    async def settle(
+    def settle(
         self, call: Call, read: Callable[[], Usage], *, status: Status, status_code: int | None,
         latency_ms: int | None, execution_ms: int | None,
-    ) -> EventRow:  # fmt: skip
-        """Steps 4 to 6: read the usage, rate it, and commit event, daily usage and the end of the hold. Raises nothing."""
-        started = time.perf_counter()
+    ) -> "Settlement":  # fmt: skip
+        """Steps 4 to 6: read the usage, rate it, and queue event, daily usage and the end of the hold as one transaction.
+        From here on the event is on its way, whatever becomes of the call. Raises nothing."""
         row = self._event(call, read, status, status_code, latency_ms, execution_ms)
         call.ended = True
-        await self.recorder.settle(row)
-        metrics.settle_seconds.observe(time.perf_counter() - started)
-        return row
+        return Settlement(row, self.recorder.settle(row))
 
     def format_of(self, route: Route) -> WireFormat:
         """The wire format of a route; its name was checked at start-up."""
@@ -125,14 +123,20 @@ def request_id_of(headers: dict[bytes, bytes], *, default: str) -> str:
     return clean_text(given.decode("ascii"), 128) if REQUEST_ID.match(given) else default
 
 
-async def run_to_end(action: "asyncio.Future[EventRow]") -> EventRow:
-    """Wait for a settle that must not be cut short by the cancellation of its call."""
-    while not action.done():
-        try:
-            await asyncio.shield(action)
-        except asyncio.CancelledError:
-            if action.cancelled():
-                raise
-            await asyncio.wait((action,))
-            raise
-    return action.result()
+class Settlement:
+    """An event on its way to the database. Whoever waits may be cancelled; the event is not."""
+
+    def __init__(self, row: EventRow, commit: "asyncio.Future[bool]") -> None:
+        self.row = row
+        self._commit = commit
+        self._began = time.perf_counter()
+
+    async def committed(self) -> EventRow:
+        """Wait until the event is durable, or has kept its call waiting for too long."""
+        if not self._commit.done():
+            try:
+                await asyncio.shield(self._commit)  # another may wait for the same event
+            except TimeoutError:
+                log.error("event %s is not committed in time; it stays queued", self.row.id)
+            metrics.settle_seconds.observe(time.perf_counter() - self._began)
+        return self.row

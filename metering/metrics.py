@@ -1,5 +1,6 @@
 """Counters of the data plane, in the process's default registry. Names are fixed in the documentation."""
 
+from collections import Counter as Counter_, defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -32,23 +33,31 @@ def observe_settled(rows: Sequence[EventRow]) -> None:
     if not rows:
         return
     commit_batch_size.observe(len(rows))
+    events: Counter_[tuple[str, str, str]] = Counter_()
+    units: defaultdict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    counted: Counter_[tuple[str, str, str]] = Counter_()
+    costs: defaultdict[str, Decimal] = defaultdict(Decimal)
+    charges: defaultdict[str, Decimal] = defaultdict(Decimal)
     for row in rows:
-        usage_events.labels(row.feature, row.plan, row.status).inc()
-        usage_units.labels(row.feature, row.plan).inc(max(0, int(row.quantity)))
-        if row.tokens_input:
-            tokens.labels(row.provider, row.model, "input").inc(row.tokens_input)
-        if row.tokens_output:
-            tokens.labels(row.provider, row.model, "output").inc(row.tokens_output)
-        if row.cost_total:
-            cost.labels(row.currency).inc(_approximate(row.cost_total))
-        if row.charge_total:
-            charge.labels(row.currency).inc(_approximate(row.charge_total))
-        if row.usage_source in ("estimated", "reported_partial"):
-            estimated_events.inc()
-        if row.consistency == "inconsistent":
-            inconsistent_events.inc()
-        if row.pricing_status in ("unpriced", "partial"):
-            unpriced_events_seen.inc()
+        events[row.feature, row.plan, row.status] += 1
+        units[row.feature, row.plan] += row.quantity
+        counted[row.provider, row.model, "input"] += row.tokens_input or 0
+        counted[row.provider, row.model, "output"] += row.tokens_output or 0
+        costs[row.currency] += row.cost_total or 0
+        charges[row.currency] += row.charge_total or 0
+    for labels, number in events.items():
+        usage_events.labels(*labels).inc(number)
+    for labels_of_units, quantity in units.items():
+        usage_units.labels(*labels_of_units).inc(_approximate(quantity))
+    for labels, number in counted.items():
+        tokens.labels(*labels).inc(number)
+    for currency, amount in costs.items():
+        cost.labels(currency).inc(_approximate(amount))
+    for currency, amount in charges.items():
+        charge.labels(currency).inc(_approximate(amount))
+    estimated_events.inc(sum(row.usage_source in ("estimated", "reported_partial") for row in rows))
+    inconsistent_events.inc(sum(row.consistency == "inconsistent" for row in rows))
+    unpriced_events_seen.inc(sum(row.pricing_status in ("unpriced", "partial") for row in rows))
 
 
 def _approximate(amount: Decimal) -> float:

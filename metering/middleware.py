@@ -70,7 +70,6 @@ class MeteringMiddleware:
         request_id = request_id_of(dict(scope["headers"]), default=uuid7().hex)
         native = self.meter.format_of(route).native_errors
         status, headers, body = problem_response(refusal, request_id, native)
-        headers = [*headers, (b"x-request-id", request_id.encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

@@ -33,9 +33,9 @@ class HoldPhase(Phase[HoldRow]):
 
     name = "hold"
 
-    def __init__(self, store: Store, gate: Gate) -> None:
-        super().__init__(store)
-        self._gate = gate
+    def __init__(self, store: Store, gate: Gate, deadline_s: float, unclaimed: Callable[[HoldRow], None]) -> None:
+        super().__init__(store, deadline_s)
+        self._gate, self._unclaimed = gate, unclaimed
 
     async def apply(self, lane: Lane, seq: int, batch: Batch[HoldRow]) -> set[UUID]:
         rows = rows_of(batch)
@@ -48,7 +48,8 @@ class HoldPhase(Phase[HoldRow]):
         again = []
         for waiting in batch:
             if waiting.row.id in done:
-                waiting.resolve(True)
+                if not waiting.resolve(True):  # its call gave up or was cancelled: it never goes out
+                    self._unclaimed(waiting.row)
             elif len(batch) == 1:
                 waiting.resolve(False)
             else:  # the sum of a customer's holds did not fit; each by itself may
@@ -61,8 +62,10 @@ class SettlePhase(Phase[EventRow]):
 
     name = "settle"
 
-    def __init__(self, store: Store, gate: Gate, on_settled: Callable[[Sequence[EventRow]], None]) -> None:
-        super().__init__(store)
+    def __init__(
+        self, store: Store, gate: Gate, deadline_s: float, on_settled: Callable[[Sequence[EventRow]], None]
+    ) -> None:
+        super().__init__(store, deadline_s)
         self._gate, self._on_settled = gate, on_settled
 
     async def apply(self, lane: Lane, seq: int, batch: Batch[EventRow]) -> set[UUID]:
@@ -114,24 +117,16 @@ class Recorder:
         self._ensure_running()
         if len(self._holds.queue) >= HOLDS_WAITING_MAX:
             raise RecorderUnavailable("too many calls are waiting to be recorded")
-        answer = self._holds.add(row)
         try:
-            return await self._wait_for(answer)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            answer.add_done_callback(lambda done: self._release_unused(row, done))
-            if isinstance(error, TimeoutError):
-                raise RecorderUnavailable("the hold was not committed in time") from error
-            raise
+            return await self._holds.add(row)
+        except TimeoutError as error:
+            raise RecorderUnavailable("the hold was not committed in time") from error
 
-    async def settle(self, row: EventRow) -> bool:
-        """Commit an event and end its hold. False when the commit took too long to wait for: the row stays queued and is
-        written as soon as the database takes it."""
+    def settle(self, row: EventRow) -> "asyncio.Future[bool]":
+        """Queue an event, which also ends its hold. The future resolves once it is committed, or raises TimeoutError when
+        that takes too long to wait for; the row stays queued and is written as soon as the database takes it."""
         self._ensure_running()
-        try:
-            return await self._wait_for(self._settles.add(row))
-        except TimeoutError:
-            log.error("event %s is not committed after %s s; it stays queued", row.id, self._deadline_s)
-            return False
+        return self._settles.add(row)
 
     async def release(self, row: HoldRow) -> None:
         """End the hold of a call that never went out, without an event. Raises nothing: what fails here is swept."""
@@ -153,6 +148,7 @@ class Recorder:
         await _end_all(self._tasks, timeout_s)
         await _end_all(self._releases, timeout_s)
         for phase in (self._holds, self._settles):
+            phase.end()
             await phase.close()
         self._pulse.stop()
         self._store.close()
@@ -165,34 +161,25 @@ class Recorder:
         return {
             "started": True,
             "running": all(not task.done() for task in self._tasks),
-            "holds_waiting": len(self._holds.queue) + self._holds.in_flight,
-            "settles_waiting": len(self._settles.queue) + self._settles.in_flight,
+            "holds_waiting": len(self._holds.queue) + len(self._holds.in_flight),
+            "settles_waiting": len(self._settles.queue) + len(self._settles.in_flight),
         }
-
-    async def _wait_for(self, answer: "asyncio.Future[bool]") -> bool:
-        # wait() neither cancels the answer nor wraps it: the row goes on its way whatever becomes of the call
-        if not answer.done():
-            await asyncio.wait((answer,), timeout=self._deadline_s)
-        if not answer.done():
-            raise TimeoutError
-        return answer.result()
 
     def _ensure_running(self) -> None:
         if self._pid == os.getpid():
             return
         # The first use, or a fork: a writer's numbers and connections belong to one process.
-        self._holds = HoldPhase(self._store, self._gate)
-        self._settles = SettlePhase(self._store, self._gate, self._on_settled)
+        self._holds = HoldPhase(self._store, self._gate, self._deadline_s, self._release_unclaimed)
+        self._settles = SettlePhase(self._store, self._gate, self._deadline_s, self._on_settled)
         self._pulse = Pulse(self._store, lambda: (self._holds.writer, self._settles.writer), self._beat_s)
         self._pulse.start()
         self._pid = os.getpid()
         self._tasks = [asyncio.create_task(self._holds.run()), asyncio.create_task(self._settles.run())]
 
-    def _release_unused(self, row: HoldRow, answer: "asyncio.Future[bool]") -> None:
-        if not answer.cancelled() and answer.result():
-            task = asyncio.ensure_future(self.release(row))
-            self._releases.add(task)
-            task.add_done_callback(self._releases.discard)
+    def _release_unclaimed(self, row: HoldRow) -> None:
+        task = asyncio.ensure_future(self.release(row))
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
 
 
 async def _end_all(tasks: Iterable[asyncio.Task[None]], timeout_s: float) -> None:

@@ -108,8 +108,7 @@ class ChatStream:
 
     def usage(self, events_seen: int, complete: bool) -> Usage:
         if self._usage is None:
-            return self._reading.estimated(
-                self._model, events_seen, more={"service_tier": self._service_tier}
-            )
+            seen = events_seen if self._began else 0
+            return self._reading.estimated(self._model, seen, more={"service_tier": self._service_tier})
         final = self._final or complete
         return usage_of_fields(self._reading, self._usage, self._model, self._service_tier, final=final)

@@ -7,7 +7,9 @@ event is a duplicate when its payload is the same and a conflict when it is not,
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 from uuid import UUID
 
@@ -16,13 +18,14 @@ import psycopg
 
 from metering.rows import EVENT_COLUMNS, EventRow
 from metering.store.base import Unavailable
-from metering.store.postgres import CALL_TIMEOUT_S, PostgresLane, translated
+from metering.store.postgres import translated
 from metering.store.sql import DAILY_ADD, DAILY_KEY_LIST, DAILY_SUM_LIST, EVENT_LIST, WRITER_UPSERT, event_sums
 
 Result = Literal["accepted", "duplicate", "conflict"]
 HASH_BYTES = 16
 
 _STAGED = (*EVENT_COLUMNS, "period_start", "day", "key_hash", "payload_hash", "place")
+_DOCUMENTS = tuple(EVENT_COLUMNS.index(name) for name in ("buckets", "rate_ids", "raw_usage", "tags", "metadata"))
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _CREATE = f"""create temp table if not exists staged_events as
 select {EVENT_LIST}, created_at as period_start, current_date as day, ''::bytea as key_hash, ''::bytea as payload_hash, 0 as place
@@ -52,79 +55,76 @@ def hash_of(value: bytes) -> bytes:
     return hashlib.sha256(value).digest()[:HASH_BYTES]
 
 
-class BulkLane(PostgresLane):
-    """A lane that also takes whole batches of events which no hold precedes."""
+class BulkLane:
+    """One connection with its staging table, used by one caller at a time, in a thread of its own: formatting thousands of
+    rows must not hold up an event loop. After Unavailable it is closed for good."""
 
-    @classmethod
-    async def connect(cls, conninfo: dict[str, Any]) -> "BulkLane":
-        """A connection with its staging table. Raises Unavailable."""
+    def __init__(self, conninfo: dict[str, Any]) -> None:
+        """Connect. Raises Unavailable. Blocks for as long as connecting takes."""
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                connection = await psycopg.AsyncConnection.connect(
-                    autocommit=True, application_name="tollgate bulk", **conninfo
-                )
-                await connection.execute(_CREATE)
+            self._connection = psycopg.connect(autocommit=True, application_name="tollgate bulk", **conninfo)
+            self._connection.execute(_CREATE)
         except Exception as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
-        return cls(connection)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="tollgate-bulk")
 
     async def ingest(
         self, writer: UUID, seq: int, rows: Sequence[EventRow], payload_hashes: Sequence[bytes]
     ) -> list[Result]:
         """Write what is new as batch `seq` of `writer`; what became of each row, in order. Raises StoreError; after an
         unknown outcome the same batch is sent again under the same number, or, once that is refused, judged by `judge`."""
-        try:
-            await self._stage(rows, payload_hashes)
-            cursor = await self._connection.execute(_MOVE, {"writer": writer, "seq": seq})
-            accepted = {found[0] for found in await cursor.fetchall()}
-        except Exception as error:
-            raise translated(error) from error
-        if len(accepted) == len(rows):
-            return ["accepted"] * len(rows)
-        return await self._judge(len(rows))
+        return await self._run(lambda: self._ingest(writer, seq, rows, payload_hashes))
 
     async def judge(self, rows: Sequence[EventRow], payload_hashes: Sequence[bytes]) -> list[Result]:
         """What became of a batch that was applied although its answer was lost."""
-        try:
-            await self._stage(rows, payload_hashes)
-            return await self._judge(len(rows))
-        except Exception as error:
-            raise translated(error) from error
 
-    async def _stage(self, rows: Sequence[EventRow], payload_hashes: Sequence[bytes]) -> None:
-        await self._connection.execute("truncate staged_events")
-        async with self._connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-            await copy.write("".join(map(_line, rows, payload_hashes, range(len(rows)))))
+        def act() -> list[Result]:
+            self._stage(rows, payload_hashes)
+            return self._judge(len(rows))
 
-    async def _judge(self, count: int) -> list[Result]:
+        return await self._run(act)
+
+    async def close(self) -> None:
+        """Throw the connection away."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._connection.close)
+        self._executor.shutdown(wait=False)
+
+    async def _run(self, act: Callable[[], list[Result]]) -> list[Result]:
+        def translated_act() -> list[Result]:
+            try:
+                return act()
+            except Exception as error:
+                raise translated(error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, translated_act)
+
+    def _ingest(self, writer: UUID, seq: int, rows: Sequence[EventRow], payload_hashes: Sequence[bytes]) -> list[Result]:
+        self._stage(rows, payload_hashes)
+        accepted = self._connection.execute(_MOVE, {"writer": writer, "seq": seq}).fetchall()
+        return ["accepted"] * len(rows) if len(accepted) == len(rows) else self._judge(len(rows))
+
+    def _stage(self, rows: Sequence[EventRow], payload_hashes: Sequence[bytes]) -> None:
+        self._connection.execute("truncate staged_events")
+        with self._connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+            for place, (row, payload_hash) in enumerate(zip(rows, payload_hashes, strict=True)):
+                copy.write_row(_fields(row, payload_hash, place))
+
+    def _judge(self, count: int) -> list[Result]:
         results: list[Result] = ["conflict"] * count
-        for place, own, same in await (await self._connection.execute(_JUDGE)).fetchall():
+        for place, own, same in self._connection.execute(_JUDGE).fetchall():
             results[place] = "accepted" if own else "duplicate" if same else "conflict"
         return results
 
 
-def _line(row: EventRow, payload_hash: bytes, place: int) -> str:
-    """A row as COPY's text format takes it."""
-    fields = [_field(getattr(row, name)) for name in EVENT_COLUMNS]
-    key = hash_of(row.idempotency_key.encode())
-    fields += [_field(row.period_start), _field(row.day), f"\\\\x{key.hex()}", f"\\\\x{payload_hash.hex()}", str(place)]
-    return "\t".join(fields) + "\n"
+_values = operator.attrgetter(*EVENT_COLUMNS)
 
 
-def _field(value: Any) -> str:
-    if value is None:
-        return "\\N"
-    kind = type(value)
-    if kind is str:
-        return _escaped(value) if not value.isalnum() else value
-    if kind is dict or kind is tuple or kind is msgspec.Raw or kind is list:
-        return _escaped(_encode(value).decode())
-    return str(value)
-
-
-def _escaped(text: str) -> str:
-    if "\\" in text:
-        text = text.replace("\\", "\\\\")
-    if "\t" in text or "\n" in text or "\r" in text:
-        text = text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-    return text
+def _fields(row: EventRow, payload_hash: bytes, place: int) -> list[Any]:
+    """A row as COPY takes it, in the order of the staged columns."""
+    fields = list(_values(row))
+    for number in _DOCUMENTS:
+        value = fields[number]
+        if value is not None:
+            fields[number] = _encode(value).decode() if value else "[]" if type(value) is tuple else "{}"
+    fields += (row.period_start, row.day, hash_of(row.idempotency_key.encode()), payload_hash, place)
+    return fields

@@ -1,0 +1,73 @@
+"""The applications that are measured with and without metering: `benchmarks.apps:bare`, `:bare_metered`, `:django`, …
+
+Both answer at once with one chat completion of 1.2 KB, or stream one in 20 chunks.
+"""
+
+import hashlib
+import json
+import os
+from typing import Any
+from uuid import UUID
+
+from benchmarks.answers import CHAT, CHAT_STREAM
+from benchmarks.load import CUSTOMERS
+
+_HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(CHAT)).encode())]}
+_STREAM_HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+_BODY = {"type": "http.response.body", "body": CHAT}
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    """A bare ASGI application."""
+    if scope["type"] != "http":
+        raise RuntimeError("no lifespan here")
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+    if b'"stream": true' not in body:
+        await send(_HEAD)
+        await send(_BODY)
+        return
+    await send(_STREAM_HEAD)
+    for chunk in CHAT_STREAM:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _django_app() -> Any:
+    os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.django_site"
+    from django.core.asgi import get_asgi_application
+
+    return get_asgi_application()
+
+
+def _metered(app: Any) -> Any:
+    """`app` behind the middleware, both phases durable on the benchmark's PostgreSQL, 100 customers."""
+    from benchmarks.gate import KeyedGate
+    from benchmarks.prices import bench_card
+    from metering.meter import Meter
+    from metering.metrics import observe_settled
+    from metering.middleware import MeteringMiddleware
+    from metering.recorder import Recorder
+    from metering.routes import DEFAULT_ROUTES, RouteTable
+    from metering.store.postgres import PostgresStore
+    from pricing import clock
+    from pricing.pricelist import CurrentCard
+
+    gate = KeyedGate({hashlib.sha256(f"tg_bench_{n}".encode()).hexdigest(): UUID(int=n + 1) for n in range(CUSTOMERS)})
+    card = CurrentCard()
+    card.card = bench_card()
+    store = PostgresStore(json.loads(os.environ["BENCH_CONNINFO"]))
+    recorder = Recorder(store, gate, on_settled=observe_settled)
+    meter = Meter(gate=gate, recorder=recorder, card=card, routes=RouteTable.compile(DEFAULT_ROUTES), now=clock.now)
+    return MeteringMiddleware(app, meter)
+
+
+def __getattr__(name: str) -> Any:
+    made = {"django": _django_app, "bare_metered": lambda: _metered(bare), "django_metered": lambda: _metered(_django_app())}
+    if name not in made:
+        raise AttributeError(name)
+    return made[name]()

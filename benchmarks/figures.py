@@ -1,0 +1,47 @@
+"""What a measurement comes out as, and how it is said."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+LATEST = Path(__file__).with_name("latest.json")
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One line. A figure without a goal is only reported."""
+
+    name: str
+    value: float
+    unit: str
+    goal: float | None = None
+    better: Literal["higher", "lower"] = "higher"
+
+    @property
+    def met(self) -> bool | None:
+        if self.goal is None:
+            return None
+        return self.value >= self.goal if self.better == "higher" else self.value <= self.goal
+
+    def __str__(self) -> str:
+        goal = "reported" if self.goal is None else f"goal {'≥' if self.better == 'higher' else '≤'} {self.goal:g}, {'met' if self.met else 'NOT MET'}"
+        return f"{self.name}: {self.value:.4g} {self.unit} ({goal})"
+
+
+def write(figures: Sequence[Figure]) -> None:
+    """Keep the run as JSON, for whoever compares."""
+    rows = [{"name": f.name, "value": f.value, "unit": f.unit, "goal": f.goal, "met": f.met} for f in figures]
+    LATEST.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Nearest rank."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
