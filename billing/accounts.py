@@ -31,13 +31,14 @@ _T = TypeVar("_T")
 
 
 class AccountLoader:
-    """Loads snapshots off the event loop. `close()` ends its threads and their connections."""
+    """Loads snapshots off the event loop, in threads of its own."""
 
     def __init__(self) -> None:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="accounts")
         # A write may have to queue for the database, and no read should queue behind it.
         self._noter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="last-used")
         self._used: set[UUID] = set()
+        self._closed = False
 
     async def load(self, digest: str) -> Snapshot | None:
         """The snapshot of the live key with this SHA-256. Raises DatabaseError while the database is away."""
@@ -51,9 +52,12 @@ class AccountLoader:
         return snapshot
 
     def close(self) -> None:
-        for thread in (self._reader, self._noter):
-            thread.submit(connection.close)
-            thread.shutdown(wait=True)
+        """Write what is waiting, then end. Nothing can be loaded any more; closing twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            for thread in (self._reader, self._noter):
+                thread.submit(_close_connection)
+                thread.shutdown(wait=True)
 
     def _note(self, api_key_id: UUID) -> None:
         """Have the use of a key written behind the calls, together with whatever else is waiting by then."""
@@ -101,6 +105,11 @@ def note_use(api_key_ids: Iterable[UUID]) -> int:
     with transaction.atomic():
         due = ApiKey.objects.filter(long_ago, pk__in=list(api_key_ids)).select_for_update(skip_locked=True)
         return ApiKey.objects.filter(pk__in=[key.pk for key in due]).update(last_used_at=now)
+
+
+def _close_connection() -> None:
+    """Close the connection of the thread that runs this. (`connection.close` itself would be the submitter's.)"""
+    connection.close()
 
 
 def _on_a_sound_connection(work: Callable[[], _T]) -> _T:

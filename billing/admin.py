@@ -73,7 +73,7 @@ class CustomerAdmin(KeptForever):
     list_per_page = 50
     show_full_result_count = False
     actions = ("suspend", "reactivate")
-    fieldsets: ClassVar[Any] = (
+    fieldsets = (
         (None, {"fields": ("name", "company", "external_id", "email", "is_active", "see_also")}),
         ("Money", {"fields": ("currency", "stripe_customer_id", "payment_overdue", "in_overage")}),
         ("Tax", {"fields": ("tax_country", "tax_id", "tax_exempt"), "classes": ("collapse",)}),
@@ -97,7 +97,7 @@ class CustomerAdmin(KeptForever):
     def see_also(self, customer: Customer) -> str:
         if customer._state.adding:
             return "–"
-        query = urlencode({"customer_id__exact": str(customer.pk)})
+        query = urlencode({"q": str(customer.pk)})
         issue = reverse("admin:tollgate_billing_apikey_add") + "?" + urlencode({"customer": str(customer.pk)})
         usage = reverse("admin:tollgate_metering_dailyusage_changelist") + "?" + query
         return format_html('<a href="{}">Issue an API key</a> · <a href="{}">Daily usage</a>', issue, usage)
@@ -131,7 +131,7 @@ class LiveFilter(admin.SimpleListFilter):
 class SecretAdmin(KeptForever):
     """Issues a secret, shows it once, revokes it."""
 
-    list_display: ClassVar[Any] = ("shown", "state", "label", "created_at", "last_used_at")
+    list_display: Any = ("shown", "state", "label", "created_at", "last_used_at")
     readonly_fields = ("shown", "state", "created_at", "last_used_at", "revoked_at")
     search_fields: ClassVar[Any] = ("prefix", "label", "sha256", "id")
     list_filter: ClassVar[Any] = (LiveFilter, "created_at")

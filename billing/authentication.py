@@ -89,7 +89,7 @@ def _secret_in(request: Request) -> str | None:
     candidates += [request.headers.get(name, "").strip() for name in HEADERS]
     given = [candidate for candidate in candidates if candidate]
     ours = [one for one in given if one.startswith(("tg_", keys.OPERATOR_TOKEN_START))]
-    return (ours or given or [None])[0]
+    return next(iter(ours or given), None)
 
 
 def _api_key(digest: str) -> ApiKey | None:

@@ -1,5 +1,7 @@
 """Everything that one web process serves, put together."""
 
+from typing import cast
+
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from starlette.types import ASGIApp
@@ -25,7 +27,7 @@ def build_application() -> ASGIApp:
             Readiness(card, meter.recorder.status).checks, metrics_token=settings.METRICS_TOKEN
         ),
         static=static_files(),
-        django=get_asgi_application(),
+        django=cast("ASGIApp", get_asgi_application()),  # it takes any mapping, its stubs say dict
         background=Refresher(card),
         warm=lambda: card.loaded_at is not None,
     )

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from argparse import ArgumentParser
 from io import StringIO
-from typing import Any, ClassVar
+from typing import Any
 
 from django.conf import settings
 from django.core.management import BaseCommand, CommandError, call_command
@@ -24,7 +24,7 @@ DEMO_FILE = VAR_DIR / "demo.json"
 
 class Command(BaseCommand):
     help = "Migrate, load prices and demo data, and run web, worker and beat until Ctrl-C."
-    requires_system_checks: ClassVar[list[str]] = []  # `migrate` runs them
+    requires_system_checks = ()  # `migrate` runs them
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default=settings.HOST, help="address to listen on (HOST)")

@@ -1,0 +1,93 @@
+"""The operator's pages: issuing shows a secret once, revoking ends it, nothing is deleted."""
+
+import re
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import Client
+
+from billing import keys
+from billing.models import ApiKey, Customer, OperatorToken
+from tests.billing.rows import key_of, payer
+
+pytestmark = pytest.mark.django_db
+
+BILLING = "/admin/tollgate_billing"
+
+
+@pytest.fixture
+def operator() -> Client:
+    client = Client()
+    client.force_login(
+        get_user_model().objects.create_superuser("operator", "operator@example.com", "x" * 12)
+    )
+    return client
+
+
+def shown_secret(html: str) -> str:
+    found = re.search(r'class="secret"[^>]*value="([^"]+)"', html)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("table", ["customer", "apikey", "operatortoken", "membership"])
+def test_every_list_and_its_search_open(operator: Client, table: str) -> None:
+    payer()
+    assert operator.get(f"{BILLING}/{table}/").status_code == 200
+    assert operator.get(f"{BILLING}/{table}/", {"q": "payer"}).status_code == 200
+
+
+def test_an_issued_key_is_shown_once_and_kept_nowhere(operator: Client) -> None:
+    customer, _ = payer()
+    form = {"customer": str(customer.pk), "label": "Production"}
+    response = operator.post(f"{BILLING}/apikey/add/", form)
+    secret = shown_secret(response.content.decode())
+    assert ApiKey.objects.get(label="Production").sha256 == keys.digest(secret)
+    assert "no-store" in response.headers["Cache-Control"]
+    assert secret not in "".join(morsel.value for morsel in response.cookies.values())
+    assert secret not in operator.get(f"{BILLING}/apikey/").content.decode()
+
+
+def test_an_issued_operator_token_is_shown_once(operator: Client) -> None:
+    response = operator.post(f"{BILLING}/operatortoken/add/", {"label": "Job"})
+    assert OperatorToken.objects.get().sha256 == keys.digest(shown_secret(response.content.decode()))
+
+
+def test_a_key_can_be_renamed_and_not_moved(operator: Client) -> None:
+    customer, _ = payer()
+    stranger, _ = payer("stranger")
+    url = f"{BILLING}/apikey/{key_of(customer)}/change/"
+    operator.post(url, {"label": "Renamed", "customer": str(stranger.pk)})
+    key = ApiKey.objects.get(pk=key_of(customer))
+    assert (key.label, key.customer) == ("Renamed", customer)
+
+
+def test_the_action_revokes(operator: Client) -> None:
+    customer, _ = payer()
+    selected = {"action": "revoke", "_selected_action": [str(key_of(customer))]}
+    assert "1 revoked" in operator.post(f"{BILLING}/apikey/", selected, follow=True).content.decode()
+    assert not ApiKey.objects.get().is_live
+    assert "tg_live_" not in operator.get(f"{BILLING}/apikey/", {"state": "live"}).content.decode()
+    assert "tg_live_" in operator.get(f"{BILLING}/apikey/", {"state": "revoked"}).content.decode()
+
+
+def test_the_actions_suspend_and_reactivate(operator: Client) -> None:
+    customer, _ = payer()
+    for action, active in (("suspend", False), ("reactivate", True)):
+        operator.post(f"{BILLING}/customer/", {"action": action, "_selected_action": [str(customer.pk)]})
+        assert Customer.objects.get().is_active is active
+
+
+def test_a_customers_page_has_its_people_its_keys_and_the_ways_on(operator: Client) -> None:
+    customer, secret = payer()
+    html = operator.get(f"{BILLING}/customer/{customer.pk}/change/").content.decode()
+    assert secret[:14] in html
+    assert f"/admin/tollgate_metering/dailyusage/?q={customer.pk}" in html
+    assert f"{BILLING}/apikey/add/?customer={customer.pk}" in html
+
+
+def test_nothing_that_usage_names_is_deleted(operator: Client) -> None:
+    customer, _ = payer()
+    assert operator.post(f"{BILLING}/customer/{customer.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert operator.post(f"{BILLING}/apikey/{key_of(customer)}/delete/", {"post": "yes"}).status_code == 403
+    assert ApiKey.objects.count() == 1
