@@ -1,12 +1,13 @@
 """Rates are dated, never edited, never deleted, and never two at a time."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from pricing.catalog import load_rate_card
 from pricing.models import CatalogueVersion, ModelAlias, PriceBook, Rate
@@ -190,3 +191,26 @@ def test_the_card_names_the_version_it_was_read_at(book: PriceBook) -> None:
     rate(book)
     assert load_rate_card().version == version()
     assert load_rate_card().rates == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_rates_added_at_once_for_the_same_time_one_is_refused(book: PriceBook) -> None:
+    together = threading.Barrier(2)
+    refused: list[Exception] = []
+
+    def add(start: datetime) -> None:
+        try:
+            together.wait(timeout=10)
+            rate(book, effective_from=start)
+        except ValidationError as error:
+            refused.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=add, args=(start,)) for start in (JANUARY, JULY)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 1
+    assert Rate.objects.count() == 1

@@ -1,6 +1,8 @@
 """Every process sees a new price within seconds, and keeps its prices when the database is away."""
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -133,3 +135,20 @@ def test_starting_twice_is_starting_once_and_a_stopped_one_starts_again(current:
     refresher.start()
     assert len(threads()) == 1
     refresher.stop()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_child_of_a_fork_starts_its_own_thread(current: CurrentCard) -> None:
+    refresher = Refresher(current, every_s=30)  # idle while the process forks
+    refresher.start()
+    wait_until(lambda: current.loaded_at is not None)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        current.loaded_at = None
+        refresher.start()
+        wait_until(lambda: current.loaded_at is not None)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    refresher.stop()
+    assert os.waitstatus_to_exitcode(status) == 0
