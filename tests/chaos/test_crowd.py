@@ -131,9 +131,8 @@ def test_a_process_stopped_declared_dead_and_woken_charges_once(kill_seed: int, 
     assert problems(crowd.went_out()) == []
 
 
+@pytest.mark.engine("postgresql")  # SQLite has no connection to cut; test_recorder loses its answers
 def test_connections_cut_in_the_middle_of_commit_count_once(kill_seed: int, crowd_of: Any) -> None:
-    if connection.vendor != "postgresql":
-        pytest.skip("SQLite has no connection to cut; a lost answer is tested in tests/metering/test_recorder.py")
     store = target()
     host, port = store["postgresql"].get("host", ""), int(store["postgresql"].get("port") or 5432)
     behind: tuple[str, int] | str = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)

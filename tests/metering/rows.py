@@ -18,10 +18,11 @@ STRANGER = UUID("00000000-0000-4000-8000-00000000bbbb")
 
 def a_hold(customer: UUID = PAYER, at: datetime = NOON, **values: Any) -> HoldRow:
     """A call admitted at noon: ten input tokens by estimate, for demo-small."""
-    return HoldRow(
+    row = HoldRow(
         customer_id=customer, id=uuid7(at), created_at=at, period_start=PERIOD_START, feature="api_calls",
-        provider="demo", model="demo-small", tokens_input=10, endpoint="/v1/execute", method="POST", **values,
+        provider="demo", model="demo-small", tokens_input=10, endpoint="/v1/execute", method="POST",
     )  # fmt: skip
+    return msgspec.structs.replace(row, **values)
 
 
 def an_event(hold: HoldRow, after: timedelta = timedelta(seconds=1), **values: Any) -> EventRow:
