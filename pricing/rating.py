@@ -84,18 +84,11 @@ def rate_usage(card: RateCard, usage: Usage, *, book: str, at: datetime) -> Char
     amount_input, amount_output, total = _rounded(exact["input"], exact["output"], exact["other"])
     unknown = usage.unknown_sides
     return Charge(
-        book,
-        prices.currency,
-        status,
-        tuple(lines),
-        amount_input if "input" not in unknown else None,
-        amount_output if "output" not in unknown else None,
-        total,
+        book, prices.currency, status, tuple(lines),
+        amount_input if "input" not in unknown else None, amount_output if "output" not in unknown else None, total,
         tuple(dict.fromkeys([line.rate_id for line in lines])),
-        prices.unit_price_input,
-        prices.unit_price_output,
-        tuple(unpriced),
-    )
+        prices.unit_price_input, prices.unit_price_output, tuple(unpriced),
+    )  # fmt: skip
 
 
 def _status(lines: list[ChargeLine], unpriced: list[str], usage: Usage) -> ChargeStatus:
