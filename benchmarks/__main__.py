@@ -20,7 +20,9 @@ def main(wanted: list[str]) -> int:
     if unknown := set(wanted) - set(known):
         print(f"no such section: {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr)
         return 2
-    print(f"# {platform.machine()}, Python {platform.python_version()}; PostgreSQL with fsync and synchronous_commit on")
+    print(
+        f"# {platform.machine()}, Python {platform.python_version()}; PostgreSQL with fsync and synchronous_commit on"
+    )
     found = []
     for name in wanted or known:
         for figure in known[name]():

@@ -39,5 +39,7 @@ def _chunk(delta: object, usage: object = None) -> bytes:
     return b"data: " + json.dumps(body).encode() + b"\n\n"
 
 
-STREAM_CHUNK = _chunk({"content": "The answer, my friend, is blowing in the wind, the answer is blowing in the wind. "})
+STREAM_CHUNK = _chunk(
+    {"content": "The answer, my friend, is blowing in the wind, the answer is blowing in the wind. "}
+)
 CHAT_STREAM = [*[_chunk({"content": "blowing "})] * 18, _chunk(None, USAGE), b"data: [DONE]\n\n"]

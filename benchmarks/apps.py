@@ -12,8 +12,16 @@ from uuid import UUID
 from benchmarks.answers import CHAT, CHAT_STREAM
 from benchmarks.load import CUSTOMERS
 
-_HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(CHAT)).encode())]}
-_STREAM_HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+_HEAD = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(CHAT)).encode())],
+}
+_STREAM_HEAD = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"text/event-stream")],
+}
 _BODY = {"type": "http.response.body", "body": CHAT}
 
 
@@ -57,17 +65,25 @@ def _metered(app: Any) -> Any:
     from pricing import clock
     from pricing.pricelist import CurrentCard
 
-    gate = KeyedGate({hashlib.sha256(f"tg_bench_{n}".encode()).hexdigest(): UUID(int=n + 1) for n in range(CUSTOMERS)})
+    gate = KeyedGate(
+        {hashlib.sha256(f"tg_bench_{n}".encode()).hexdigest(): UUID(int=n + 1) for n in range(CUSTOMERS)}
+    )
     card = CurrentCard()
     card.card = bench_card()
     store = PostgresStore(json.loads(os.environ["BENCH_CONNINFO"]))
     recorder = Recorder(store, gate, on_settled=observe_settled)
-    meter = Meter(gate=gate, recorder=recorder, card=card, routes=RouteTable.compile(DEFAULT_ROUTES), now=clock.now)
+    meter = Meter(
+        gate=gate, recorder=recorder, card=card, routes=RouteTable.compile(DEFAULT_ROUTES), now=clock.now
+    )
     return MeteringMiddleware(app, meter)
 
 
 def __getattr__(name: str) -> Any:
-    made = {"django": _django_app, "bare_metered": lambda: _metered(bare), "django_metered": lambda: _metered(_django_app())}
+    made = {
+        "django": _django_app,
+        "bare_metered": lambda: _metered(bare),
+        "django_metered": lambda: _metered(_django_app()),
+    }
     if name not in made:
         raise AttributeError(name)
     return made[name]()

@@ -56,10 +56,13 @@ def _against_copy(
 ) -> Iterator[Figure]:
     """The path and raw COPY in turn, on empty tables each; the ratio of neighbours."""
     batches = max(10, 20_000 // batch)
-    pairs = []
-    for _ in range(ROUNDS):
-        pairs.append((_copy(url, batch, batches), write(url, batch, batches)))
-    yield Figure(f"{name} / raw COPY, batches of {batch}", median([path / copy for copy, path in pairs]), "ratio", goal=goal)
+    pairs = [(_copy(url, batch, batches), write(url, batch, batches)) for _ in range(ROUNDS)]
+    yield Figure(
+        f"{name} / raw COPY, batches of {batch}",
+        median([path / copy for copy, path in pairs]),
+        "ratio",
+        goal=goal,
+    )
     yield Figure(f"raw COPY, batches of {batch}", median([copy for copy, _ in pairs]), "rows/s")
     yield Figure(f"{name}, exactly once and with daily usage", median([path for _, path in pairs]), "rows/s")
 

@@ -27,7 +27,11 @@ class Figure(msgspec.Struct, frozen=True):
         return self.value >= self.goal if self.better == "higher" else self.value <= self.goal
 
     def __str__(self) -> str:
-        goal = "reported" if self.goal is None else f"goal {'≥' if self.better == 'higher' else '≤'} {self.goal:g}, {'met' if self.met else 'NOT MET'}"
+        goal = (
+            "reported"
+            if self.goal is None
+            else f"goal {'≥' if self.better == 'higher' else '≤'} {self.goal:g}, {'met' if self.met else 'NOT MET'}"
+        )
         return f"{self.name}: {self.value:.4g} {self.unit} ({goal})"
 
 

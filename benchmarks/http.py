@@ -60,19 +60,39 @@ def _stream(env: dict[str, str]) -> Iterator[Figure]:
 
 
 def _side_by_side(
-    app: str, env: dict[str, str], *, connections: int, rounds: int = ROUNDS, seconds: float = SECONDS, stream: bool = False
+    app: str,
+    env: dict[str, str],
+    *,
+    connections: int,
+    rounds: int = ROUNDS,
+    seconds: float = SECONDS,
+    stream: bool = False,
 ) -> tuple[list[float], list[dict[str, float]], list[dict[str, float]]]:
     """Both servers up, loaded in turn: the ratios of neighbouring rounds, and the rounds."""
-    with web(f"benchmarks.apps:{app}", env) as plain_url, web(f"benchmarks.apps:{app}_metered", env) as metered_url:
+    with (
+        web(f"benchmarks.apps:{app}", env) as plain_url,
+        web(f"benchmarks.apps:{app}_metered", env) as metered_url,
+    ):
         for url in (plain_url, metered_url):
             _load(url, connections, 1.0, stream)
-        pairs = [(_load(plain_url, connections, seconds, stream), _load(metered_url, connections, seconds, stream)) for _ in range(rounds)]
+        pairs = [
+            (_load(plain_url, connections, seconds, stream), _load(metered_url, connections, seconds, stream))
+            for _ in range(rounds)
+        ]
     ratios = [metered["rate"] / plain["rate"] for plain, metered in pairs]
     return ratios, [plain for plain, _ in pairs], [metered for _, metered in pairs]
 
 
 def _load(url: str, connections: int, seconds: float, stream: bool) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.load", url + PATH, str(connections), str(seconds), *(["stream"] if stream else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.load",
+        url + PATH,
+        str(connections),
+        str(seconds),
+        *(["stream"] if stream else []),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(done.stderr)

@@ -15,11 +15,16 @@ import uvloop
 from benchmarks.figures import percentile
 
 CUSTOMERS = 100
-BODY = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "How many roads must a man walk down? " * 4}]}
+BODY = {
+    "model": "gpt-5-mini",
+    "messages": [{"role": "user", "content": "How many roads must a man walk down? " * 4}],
+}
 
 
 def request_for(host: str, path: str, key: str, *, stream: bool) -> bytes:
-    body = json.dumps({**BODY, "stream": stream, "stream_options": {"include_usage": True}} if stream else BODY).encode()
+    body = json.dumps(
+        {**BODY, "stream": stream, "stream_options": {"include_usage": True}} if stream else BODY
+    ).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
@@ -27,7 +32,9 @@ def request_for(host: str, path: str, key: str, *, stream: bool) -> bytes:
 class Connection(asyncio.Protocol):
     """Sends a request as soon as the answer to the one before is complete."""
 
-    def __init__(self, requests: list[bytes], until: float, latencies: list[float], first: list[float]) -> None:
+    def __init__(
+        self, requests: list[bytes], until: float, latencies: list[float], first: list[float]
+    ) -> None:
         self._requests, self._until, self._latencies, self._first = requests, until, latencies, first
         self._buffer = b""
         self._sent = 0.0
@@ -87,7 +94,9 @@ async def run(url: str, connections: int, seconds: float, *, stream: bool) -> di
     began = time.perf_counter()
     made = [
         await loop.create_connection(
-            lambda: Connection(requests, began + seconds, latencies, first), parts.hostname, parts.port
+            lambda: Connection(requests, began + seconds, latencies, first),
+            parts.hostname or "127.0.0.1",
+            parts.port or 80,
         )
         for _ in range(connections)
     ]

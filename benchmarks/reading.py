@@ -42,11 +42,23 @@ def measure() -> Iterator[Figure]:
             import json
 
             found = extract_usage(json.loads(body), provider_id=provider, api_flavor=flavor)
-            return calc_price(found.usage, found.model.id if found.model else "", provider_id=provider, genai_request_timestamp=AT)
+            return calc_price(
+                found.usage,
+                found.model.id if found.model else "",
+                provider_id=provider,
+                genai_request_timestamp=AT,
+            )
 
         pairs = [(_microseconds(ours, CALLS), _microseconds(theirs, CALLS // 10)) for _ in range(ROUNDS)]
-        yield Figure(f"extract and rate, {title}", median([a for a, _ in pairs]), "µs", goal=15, better="lower")
-        yield Figure(f"extract and rate, {title}: genai-prices / ours", median([b / a for a, b in pairs]), "ratio", goal=8)
+        yield Figure(
+            f"extract and rate, {title}", median([a for a, _ in pairs]), "µs", goal=15, better="lower"
+        )
+        yield Figure(
+            f"extract and rate, {title}: genai-prices / ours",
+            median([b / a for a, b in pairs]),
+            "ratio",
+            goal=8,
+        )
     yield _tap()
     assert genai_prices.__version__
 
@@ -61,7 +73,9 @@ def _tap() -> Figure:
             feed(STREAM_CHUNK)
 
     took = [_microseconds(thousand_chunks, 20) / 1000 for _ in range(ROUNDS)]
-    return Figure(f"tap per stream chunk of {len(STREAM_CHUNK)} bytes", median(took), "µs", goal=0.5, better="lower")
+    return Figure(
+        f"tap per stream chunk of {len(STREAM_CHUNK)} bytes", median(took), "µs", goal=0.5, better="lower"
+    )
 
 
 def _microseconds(act: Callable[[], object], times: int) -> float:

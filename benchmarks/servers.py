@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -20,7 +21,7 @@ def postgresql() -> Iterator[str]:
     from tests.local_servers import start_postgres
 
     with tempfile.TemporaryDirectory(prefix="tgb") as directory:
-        os.chmod(directory, 0o755)  # noqa: S103  (PostgreSQL runs as another user when we are root)
+        Path(directory).chmod(0o755)  # (PostgreSQL runs as another user when we are root)
         server = start_postgres(Path(directory), durable=True)
         try:
             subprocess.run(
@@ -32,14 +33,17 @@ def postgresql() -> Iterator[str]:
             server.stop()
 
 
-def conninfo(url: str) -> dict[str, str]:
+def conninfo(url: str) -> dict[str, Any]:
     """A DATABASE_URL as psycopg takes it."""
     from urllib.parse import parse_qs
 
     parts = urlsplit(url)
     given = {"dbname": parts.path.lstrip("/"), "user": parts.username, "password": parts.password}
     host = parts.hostname or parse_qs(parts.query).get("host", [""])[0]
-    given |= {"host": host, "port": str(parts.port) if parts.port else parse_qs(parts.query).get("port", [""])[0]}
+    given |= {
+        "host": host,
+        "port": str(parts.port) if parts.port else parse_qs(parts.query).get("port", [""])[0],
+    }
     return {name: value for name, value in given.items() if value}
 
 

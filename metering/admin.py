@@ -14,10 +14,10 @@ from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
-from pricing import clock
 
 from metering.ids import instant_of
 from metering.models import DailyUsage, Hold, QuarantinedRow, UsageCorrection, UsageEvent, Writer
+from pricing import clock
 
 COUNT_MAX = 10_000
 
@@ -134,10 +134,16 @@ class UsageEventAdmin(ReadOnlyAdmin):
         made = Q(id=identifier, created_at=_made(identifier)) if identifier.version == 7 else Q(id=identifier)
         own = Q(customer_id=identifier)
         recent = Q(created_at__gte=clock.now() - timedelta(days=31))
-        called = Q(execution_id=str(identifier), created_at__gte=_made(identifier)) if identifier.version == 7 else Q(pk=None)
+        called = (
+            Q(execution_id=str(identifier), created_at__gte=_made(identifier))
+            if identifier.version == 7
+            else Q(pk=None)
+        )
         return queryset.filter(made | own | (recent & Q(api_key_id=identifier)) | called), False
 
-    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> UsageEvent | None:
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> UsageEvent | None:
         """By id and by the instant that the id carries, so that one partition is read."""
         if not _is_uuid(object_id):
             return None
@@ -147,7 +153,16 @@ class UsageEventAdmin(ReadOnlyAdmin):
 
 @admin.register(UsageCorrection)
 class UsageCorrectionAdmin(ReadOnlyAdmin):
-    list_display = ("created_at", "customer_id", "event_id", "revision", "reason", "day", "cost_total", "charge_total")
+    list_display = (
+        "created_at",
+        "customer_id",
+        "event_id",
+        "revision",
+        "reason",
+        "day",
+        "cost_total",
+        "charge_total",
+    )
     list_filter = (WindowFilter,)
     ordering = ("-created_at",)
 

@@ -31,7 +31,14 @@ class MeteredResponse:
     """State of one answer. Made for one call, used once."""
 
     def __init__(
-        self, meter: Meter, call: Call, receive: Receive, send: Send, replay: list[Message], *, request_complete: bool
+        self,
+        meter: Meter,
+        call: Call,
+        receive: Receive,
+        send: Send,
+        replay: list[Message],
+        *,
+        request_complete: bool,
     ) -> None:
         self.call = call
         self._meter, self._receive, self._send = meter, receive, send
@@ -116,12 +123,15 @@ class MeteredResponse:
             elif lowered == b"content-length" and value.isdigit():
                 self._expected = int(value)
         call = self.call
-        self._tap = open_tap(self._meter.format_of(call.route), call.facts, call.route.provider, content_type, encoding)
+        self._tap = open_tap(
+            self._meter.format_of(call.route), call.facts, call.route.provider, content_type, encoding
+        )
 
     async def _body(self, message: Message) -> None:
         if self._settlement is not None:  # after the terminal event
             await self._settlement.committed()
-            return await self._forward(message)
+            await self._forward(message)
+            return
         chunk: bytes = message.get("body", b"")
         more: bool = message.get("more_body", False)
         waits_from = -1
@@ -135,7 +145,9 @@ class MeteredResponse:
             await self._finish(message)
         elif waits_from >= 0:
             if waits_from > 0 and self._start_sent:
-                await self._forward({"type": "http.response.body", "body": chunk[:waits_from], "more_body": True})
+                await self._forward(
+                    {"type": "http.response.body", "body": chunk[:waits_from], "more_body": True}
+                )
                 message = {"type": "http.response.body", "body": chunk[waits_from:], "more_body": True}
             await self._finish(message)
         else:
@@ -146,7 +158,9 @@ class MeteredResponse:
 
     async def _finish(self, message: Message) -> None:
         """Commit, then let the end of the answer go."""
-        row = await self._settle("client_disconnected" if self._client_gone else _status_of(self._status_code), complete=True)
+        row = await self._settle(
+            "client_disconnected" if self._client_gone else _status_of(self._status_code), complete=True
+        )
         if not self._start_sent:
             await self._send_start(row)
         await self._forward(message)
@@ -157,7 +171,7 @@ class MeteredResponse:
             tap = self._tap
             self._settlement = self._meter.settle(
                 self.call, (lambda: tap.finish(complete)) if tap is not None else (lambda: NOTHING), status=status,
-                status_code=self._status_code if self._status_code else _code_of(status),
+                status_code=self._status_code or _code_of(status),
                 latency_ms=self._latency_ms, execution_ms=self._elapsed_ms(),
             )  # fmt: skip
         return await self._settlement.committed()
@@ -181,7 +195,7 @@ class MeteredResponse:
             return
         try:
             await self._send(message)
-        except Exception as error:  # servers differ in what they raise once the client has gone
+        except Exception as error:  # noqa: BLE001  servers differ in what they raise once the client has gone
             log.debug("client of call %s has gone: %r", self.call.id, error)
             self._client_left()
 

@@ -132,7 +132,9 @@ class Phase(ABC, Generic[Row]):
                 continue
             except Locked as error:
                 log.warning("%s batch met a lock: %s", self.name, error)
-                if not unknown:  # else a connection thought lost may still be committing: ask for the same number again
+                if (
+                    not unknown
+                ):  # else a connection thought lost may still be committing: ask for the same number again
                     self._set_aside(parts)
             except Unavailable as error:
                 unknown = True
@@ -166,7 +168,9 @@ class Phase(ABC, Generic[Row]):
             return True
         if state is None or not state.fenced:
             raise Unavailable(f"writer {self.writer} is not right before number {seq}: {state}")
-        log.warning("%s writer %s was declared dead while alive; going on under a new id", self.name, self.writer)
+        log.warning(
+            "%s writer %s was declared dead while alive; going on under a new id", self.name, self.writer
+        )
         self.writer, self.seq = uuid4(), 0
         return False
 
@@ -182,12 +186,14 @@ class Phase(ABC, Generic[Row]):
             if self._lane is None:
                 self._lane = await self._store.open_lane(self.name)
             await self._lane.quarantine(batch[0].row, str(error))
-        except Exception as failure:  # the table of the quarantine is out of reach: later, with the batch
+        except Exception as failure:  # noqa: BLE001  the table of the quarantine is out of reach: later, with the batch
             log.warning("%s row %s cannot be put away yet: %s", self.name, batch[0].row.id, failure)
             await self.close()
             await asyncio.sleep(BACKOFF_S[-1])
             return
-        log.error("%s row %s is refused by the database and was quarantined: %s", self.name, batch[0].row.id, error)
+        log.error(
+            "%s row %s is refused by the database and was quarantined: %s", self.name, batch[0].row.id, error
+        )
         batch[0].resolve(isinstance(batch[0].row, EventRow))
         parts.popleft()
 

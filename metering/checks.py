@@ -4,7 +4,7 @@ import difflib
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Warning as CheckWarning, register
 
 KNOWN = frozenset({"METERED_ROUTES", "GATE", "ENABLE_PRICING_MIDDLEWARE", "SNAPSHOT_MAX_STALE_S", "CURRENCY"})
 
@@ -26,7 +26,7 @@ def check_middleware_order(app_configs: Any, **kwargs: Any) -> list[CheckMessage
     gzip = "django.middleware.gzip.GZipMiddleware"
     if entry in order and gzip in order and order.index(entry) < order.index(gzip):
         return [
-            Warning(
+            CheckWarning(
                 "metering_middleware stands before GZipMiddleware and has to decompress every answer to read it",
                 hint=f"Put {entry} after {gzip} in MIDDLEWARE.",
                 id="tollgate.W002",
@@ -38,4 +38,4 @@ def check_middleware_order(app_configs: Any, **kwargs: Any) -> list[CheckMessage
 def _unknown(name: str) -> CheckMessage:
     near = difflib.get_close_matches(name, KNOWN, n=1)
     hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(KNOWN))}."
-    return Warning(f"TOLLGATE has no option {name!r}", hint=hint, id="tollgate.W001")
+    return CheckWarning(f"TOLLGATE has no option {name!r}", hint=hint, id="tollgate.W001")

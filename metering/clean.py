@@ -23,7 +23,14 @@ AMOUNT_MAX = Decimal(10) ** 17  # numeric(30,12) takes 18 digits before the poin
 MS_MAX = 2**31 - 1
 
 _COUNTS = ("tokens_input", "tokens_output", "tokens_total")
-_AMOUNTS = ("model_cost_input", "model_cost_output", "cost_input", "cost_output", "cost_total", "charge_total")
+_AMOUNTS = (
+    "model_cost_input",
+    "model_cost_output",
+    "cost_input",
+    "cost_output",
+    "cost_total",
+    "charge_total",
+)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -41,7 +48,11 @@ def clean_document(value: Any) -> tuple[msgspec.Raw, bool]:
     """A JSON document as bytes both databases take, and whether it had to be mended."""
     try:
         encoded = _encode(value)
-        if len(encoded) <= DOCUMENT_BYTES_MAX and b"\\u0000" not in encoded and encoded.count(b"[") + encoded.count(b"{") < 500:
+        if (
+            len(encoded) <= DOCUMENT_BYTES_MAX
+            and b"\\u0000" not in encoded
+            and encoded.count(b"[") + encoded.count(b"{") < 500
+        ):
             return msgspec.Raw(encoded), False
     except (TypeError, ValueError, RecursionError, OverflowError):
         pass
@@ -59,9 +70,13 @@ def _mended(value: Any, depth: int) -> Any:
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):
-        return value if abs(value) <= COUNT_MAX else str(value)[:64] if abs(value) < 2**256 else "out of range"
+        return (
+            value if abs(value) <= COUNT_MAX else str(value)[:64] if abs(value) < 2**256 else "out of range"
+        )
     if isinstance(value, dict):
-        return {clean_text(str(key), 256): _mended(item, depth + 1) for key, item in list(value.items())[:500]}
+        return {
+            clean_text(str(key), 256): _mended(item, depth + 1) for key, item in list(value.items())[:500]
+        }
     if isinstance(value, (list, tuple)):
         return [_mended(item, depth + 1) for item in value[:500]]
     return clean_text(str(value), 1_000)

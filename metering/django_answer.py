@@ -122,7 +122,9 @@ class DjangoAnswer:
         finally:
             drains.leave(customer)
 
-    async def _drain_async(self, chunks: AsyncIterator[bytes], pending: "asyncio.Future[bytes] | None") -> None:
+    async def _drain_async(
+        self, chunks: AsyncIterator[bytes], pending: "asyncio.Future[bytes] | None"
+    ) -> None:
         drains, customer = self._meter.drains, self._call.account.customer_id
         complete = False
         if self._settlement is None and self._call.route.drain and drains.enter(customer):
@@ -133,7 +135,7 @@ class DjangoAnswer:
                         pending = None
             except _Exhausted:
                 complete = True
-            except Exception:  # the source failed or took too long: settle with what came
+            except Exception:  # noqa: BLE001  the source failed or took too long: settle with what came
                 complete = False
             finally:
                 drains.leave(customer)

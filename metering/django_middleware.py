@@ -20,9 +20,9 @@ from django.utils.module_loading import import_string
 from metering.call import Call
 from metering.django_answer import DjangoAnswer
 from metering.gate import Gate, OpenGate
+from metering.ids import uuid7
 from metering.loop_thread import LoopThread
 from metering.meter import Meter, request_id_of
-from metering.ids import uuid7
 from metering.problem import Refusal, problem_response
 from metering.record_usage import SCOPE_KEY
 from metering.routes import Route
@@ -111,8 +111,8 @@ class MeteringEntry:
         try:
             response = await get_response(request)
         except BaseException as error:
-            status = "client_disconnected" if isinstance(error, asyncio.CancelledError) else "error"
-            await self._loop.await_(answer.settle(status, complete=False))
+            left = isinstance(error, asyncio.CancelledError)
+            await self._loop.await_(answer.settle("client_disconnected" if left else "error", complete=False))
             raise
         answer.open(response)
         if isinstance(response, StreamingHttpResponse):
@@ -139,7 +139,9 @@ class MeteringEntry:
 
     def _refusal(self, refusal: Refusal, route: Route, request: HttpRequest) -> HttpResponse:
         request_id = request_id_of(dict(_headers(request)), default=uuid7().hex)
-        status, headers, body = problem_response(refusal, request_id, self._meter.format_of(route).native_errors)
+        status, headers, body = problem_response(
+            refusal, request_id, self._meter.format_of(route).native_errors
+        )
         response = HttpResponse(body, status=status)
         for name, value in headers:
             response[name.decode()] = value.decode()
@@ -163,7 +165,10 @@ def _headers(request: HttpRequest) -> list[tuple[bytes, bytes]]:
     scope = getattr(request, "scope", None)
     if scope is not None:
         return list(scope["headers"])
-    return [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in request.headers.items()]
+    return [
+        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in request.headers.items()
+    ]
 
 
 def _body(request: HttpRequest, bytes_max: int) -> bytes:

@@ -58,7 +58,15 @@ class Meter:
         return found
 
     async def admit(
-        self, route: Route, account: Account, *, at: datetime, headers: Headers, body: bytes, path: str, method: str
+        self,
+        route: Route,
+        account: Account,
+        *,
+        at: datetime,
+        headers: Headers,
+        body: bytes,
+        path: str,
+        method: str,
     ) -> Call | Refusal:
         """Step 2, may they: commit the hold. What comes back is the call, which has to be settled, or the refusal."""
         wanted = dict(headers)
@@ -79,7 +87,9 @@ class Meter:
         metrics.hold_seconds.observe(time.perf_counter() - started)
         if not admitted:
             contribution = self.gate.hold([call.hold()])
-            return self._refused(contribution.refusal if contribution and contribution.refusal else credits_do_not_cover())
+            return self._refused(
+                contribution.refusal if contribution and contribution.refusal else credits_do_not_cover()
+            )
         return call
 
     def settle(

@@ -22,7 +22,9 @@ estimated_events = Counter("tollgate_estimated_events", "Events whose usage is w
 inconsistent_events = Counter("tollgate_inconsistent_events", "Events whose counters contradict each other")
 unpriced_events_seen = Counter("tollgate_unpriced_events_committed", "Events committed without a full price")
 hold_seconds = Histogram("tollgate_hold_seconds", "From asking for a hold to its commit", buckets=_FAST)
-settle_seconds = Histogram("tollgate_settle_seconds", "From the last frame to the commit of its event", buckets=_FAST)
+settle_seconds = Histogram(
+    "tollgate_settle_seconds", "From the last frame to the commit of its event", buckets=_FAST
+)
 commit_batch_size = Histogram(
     "tollgate_commit_batch_size", "Events in one transaction", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
 )

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from metering.answer import MeteredResponse
+from metering.ids import uuid7
 from metering.meter import Meter, request_id_of
 from metering.problem import Refusal, problem_response
-from metering.ids import uuid7
 from metering.record_usage import SCOPE_KEY
 from metering.routes import Route
 
@@ -55,7 +55,13 @@ class MeteringMiddleware:
             return None  # the client went away while it was still sending: nothing went out, nothing is owed
         body, replay, whole = request
         call = await self.meter.admit(
-            route, account, at=at, headers=headers, body=body if whole else b"", path=scope["path"], method=scope["method"]
+            route,
+            account,
+            at=at,
+            headers=headers,
+            body=body if whole else b"",
+            path=scope["path"],
+            method=scope["method"],
         )
         if isinstance(call, Refusal):
             return await self._refuse(call, route, scope, send)
@@ -145,7 +151,9 @@ async def read_ahead(receive: Receive, bytes_max: int) -> tuple[bytes, list[Mess
             break
         if size > bytes_max:
             return b"", messages, False
-    body = messages[0].get("body", b"") if len(messages) == 1 else b"".join(m.get("body", b"") for m in messages)
+    body = (
+        messages[0].get("body", b"") if len(messages) == 1 else b"".join(m.get("body", b"") for m in messages)
+    )
     return (body if size <= bytes_max else b""), messages, True
 
 
@@ -154,7 +162,7 @@ def _metered_scope(scope: Scope, response: MeteredResponse) -> Scope:
     metered[SCOPE_KEY] = response.call
     extensions = scope.get("extensions")
     if extensions and any(name in extensions for name in UNSEEN_EXTENSIONS):
-        metered["extensions"] = {name: value for name, value in extensions.items() if name not in UNSEEN_EXTENSIONS}
+        metered["extensions"] = {
+            name: value for name, value in extensions.items() if name not in UNSEEN_EXTENSIONS
+        }
     return metered
-
-

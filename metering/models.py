@@ -7,6 +7,7 @@ customer first in the real primary key and `usage_events` partitioned by month, 
 from typing import Any, ClassVar
 
 from django.db import models
+
 from pricing.fields import AmountField
 
 
@@ -114,7 +115,9 @@ class UsageCorrection(ReadOnlyRows):
     class Meta:
         db_table = "usage_corrections"
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["customer_id", "event_id", "revision"], name="usage_corrections_once"),
+            models.UniqueConstraint(
+                fields=["customer_id", "event_id", "revision"], name="usage_corrections_once"
+            ),
         ]
         indexes: ClassVar = [models.Index(fields=["customer_id", "day"], name="usage_corrections_day")]
 
@@ -187,7 +190,9 @@ class Hold(ReadOnlyRows):
 
     class Meta:
         db_table = "usage_holds"
-        indexes: ClassVar = [models.Index(fields=["writer_id", "customer_id", "id"], name="usage_holds_writer")]
+        indexes: ClassVar = [
+            models.Index(fields=["writer_id", "customer_id", "id"], name="usage_holds_writer")
+        ]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -197,7 +202,9 @@ class Writer(models.Model):
     """One connection of one process that writes: its last applied batch, its beat, and whether it was declared dead."""
 
     id = models.UUIDField(primary_key=True)
-    seq = models.BigIntegerField(help_text="number of the last applied batch; NULL is refused, which refuses the batch")
+    seq = models.BigIntegerField(
+        help_text="number of the last applied batch; NULL is refused, which refuses the batch"
+    )
     beat = models.BigIntegerField(default=0)
     fenced_at = models.DateTimeField(null=True)
     seen_beat = models.BigIntegerField(null=True, help_text="the beat at the sweeper's last look")

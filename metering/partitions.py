@@ -44,7 +44,9 @@ def _make(name: str, start: datetime, end: datetime) -> None:
     """Attach a month. Two jobs at once: the second one waits for the lock and finds it made."""
     span = [start.isoformat(), end.isoformat()]
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("set local lock_timeout = '2s'")  # writers queue behind this lock: give up rather than stop them
+        cursor.execute(
+            "set local lock_timeout = '2s'"
+        )  # writers queue behind this lock: give up rather than stop them
         cursor.execute("select pg_advisory_xact_lock(hashtext(%s))", [TABLE])
         if _exists(name):
             return
@@ -54,4 +56,6 @@ def _make(name: str, start: datetime, end: datetime) -> None:
             f'insert into "{name}" select * from moved',
             span,
         )
-        cursor.execute(f"alter table \"{TABLE}\" attach partition \"{name}\" for values from ('{span[0]}') to ('{span[1]}')")
+        cursor.execute(
+            f"alter table \"{TABLE}\" attach partition \"{name}\" for values from ('{span[0]}') to ('{span[1]}')"
+        )

@@ -6,7 +6,7 @@ from typing import Any
 
 from metering.call import Call
 from metering.extract import usage_from_mapping
-from pricing.usage import Usage
+from pricing.usage import Source, UnknownSide, Usage
 
 SCOPE_KEY = "tollgate.call"
 
@@ -79,14 +79,23 @@ def _read(
 ) -> Usage:
     if usage is not None:
         return usage_from_mapping(usage, call.facts, provider or call.route.provider)
+    unknown: tuple[UnknownSide, ...] = ()
     if buckets is None:
         sides = {"in_uncached": tokens_input, "out_visible": tokens_output}
         buckets = {name: count for name, count in sides.items() if count is not None}
-        unknown = tuple(s for s, count in (("input", tokens_input), ("output", tokens_output)) if count is None)
-    else:
-        unknown = ()
+        both: tuple[tuple[UnknownSide, int | None], ...] = (
+            ("input", tokens_input),
+            ("output", tokens_output),
+        )
+        unknown = tuple(side for side, count in both if count is None)
     for name, count in buckets.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
             raise ValueError(f"{name} must be a whole number of at least 0, not {count!r}")
-    source = "none" if len(unknown) == 2 else "reported_partial" if unknown else "reported"
-    return Usage(buckets=dict(buckets), provider=call.route.provider, source=source, unknown_sides=unknown, extractor="record_usage/1")
+    source: Source = "none" if len(unknown) == 2 else "reported_partial" if unknown else "reported"
+    return Usage(
+        buckets=dict(buckets),
+        provider=call.route.provider,
+        source=source,
+        unknown_sides=unknown,
+        extractor="record_usage/1",
+    )

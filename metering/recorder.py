@@ -33,7 +33,9 @@ class HoldPhase(Phase[HoldRow]):
 
     name = "hold"
 
-    def __init__(self, store: Store, gate: Gate, deadline_s: float, unclaimed: Callable[[HoldRow], None]) -> None:
+    def __init__(
+        self, store: Store, gate: Gate, deadline_s: float, unclaimed: Callable[[HoldRow], None]
+    ) -> None:
         super().__init__(store, deadline_s)
         self._gate, self._unclaimed = gate, unclaimed
 

@@ -43,7 +43,9 @@ def daily_usage(customer_id: UUID, start: date, end: date, group_by: GroupBy) ->
 
 def current_usage(customer_id: UUID, period_start: datetime) -> UsageRow:
     """Usage of the billing period that starts then, in one row."""
-    return totals(_grouped(DailyUsage.objects.filter(customer_id=customer_id, period_start=period_start), "feature"))
+    return totals(
+        _grouped(DailyUsage.objects.filter(customer_id=customer_id, period_start=period_start), "feature")
+    )
 
 
 def quantities(customer_id: UUID, period_start: datetime) -> dict[str, Decimal]:

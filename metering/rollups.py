@@ -57,7 +57,14 @@ def _drifts(customer_id: UUID, day: date, row: tuple[Any, ...]) -> Iterator[Drif
     half = len(DAILY_SUMS)
     for name, counted, kept in zip(DAILY_SUMS, sums[:half], sums[half:], strict=True):
         if counted != kept:
-            yield Drift(customer_id, day, *(str(part) for part in key), column=name, events=_decimal(name, counted), daily=_decimal(name, kept))
+            yield Drift(
+                customer_id,
+                day,
+                *(str(part) for part in key),
+                column=name,
+                events=_decimal(name, counted),
+                daily=_decimal(name, kept),
+            )
 
 
 def _customers_of(day: date) -> list[UUID]:
@@ -68,7 +75,11 @@ def _customers_of(day: date) -> list[UUID]:
     )
     kept = DailyUsage.objects.filter(day=day)
     corrected = UsageCorrection.objects.filter(day=day)
-    found = {customer for rows in (used, kept, corrected) for customer in rows.values_list("customer_id", flat=True).distinct()}
+    found = {
+        customer
+        for rows in (used, kept, corrected)
+        for customer in rows.values_list("customer_id", flat=True).distinct()
+    }
     return sorted(found)
 
 

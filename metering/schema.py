@@ -19,13 +19,22 @@ class CreateHotTable(migrations.CreateModel):
     """
 
     def __init__(
-        self, *args: Any, primary_key: Sequence[str], partition_by: str | None = None, replaces: str | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        primary_key: Sequence[str],
+        partition_by: str | None = None,
+        replaces: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.primary_key, self.partition_by, self.replaces = tuple(primary_key), partition_by, replaces
 
     def database_forwards(
-        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
     ) -> None:
         if schema_editor.connection.vendor != "postgresql":
             super().database_forwards(app_label, schema_editor, from_state, to_state)
@@ -40,7 +49,9 @@ class CreateHotTable(migrations.CreateModel):
     def _statements(self, sql: str, table: str) -> list[str]:
         sql = sql.replace(" PRIMARY KEY", "", 1)
         if self.replaces is not None:
-            sql = sql.replace(f'CONSTRAINT "{self.replaces}" UNIQUE', f'CONSTRAINT "{self.replaces}" PRIMARY KEY', 1)
+            sql = sql.replace(
+                f'CONSTRAINT "{self.replaces}" UNIQUE', f'CONSTRAINT "{self.replaces}" PRIMARY KEY', 1
+            )
         else:
             columns = ", ".join(f'"{column}"' for column in self.primary_key)
             sql = f"{sql[: sql.rindex(')')]}, PRIMARY KEY ({columns}))"

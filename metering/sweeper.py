@@ -17,6 +17,7 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 from django.db.models import Case, F, IntegerField, Q, Value, When
+
 from metering import metrics
 from metering.clean import clean_event
 from metering.ids import instant_of, uuid7
@@ -51,7 +52,9 @@ def look(now: datetime, *, every: timedelta = LOOK_EVERY) -> list[UUID]:
 
 def fence(writer: UUID, now: datetime) -> bool:
     """Refuse everything that this writer may still send. False when it has beaten since, or is fenced already."""
-    unchanged = Writer.objects.filter(id=writer, fenced_at__isnull=True, seen_beat=F("beat"), looks__gte=LOOKS_UNTIL_DEAD)
+    unchanged = Writer.objects.filter(
+        id=writer, fenced_at__isnull=True, seen_beat=F("beat"), looks__gte=LOOKS_UNTIL_DEAD
+    )
     return unchanged.update(fenced_at=now) == 1
 
 
@@ -118,5 +121,3 @@ def _swept_event(hold: Hold, card: RateCard, now: datetime) -> EventRow:
             extractor=usage.extractor,
         )
     )  # fmt: skip
-
-

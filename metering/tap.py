@@ -13,7 +13,7 @@ import msgspec
 
 from metering.estimate import RequestFacts
 from metering.extract import StreamReader, WireFormat
-from metering.extract.base import Reading
+from metering.extract.base import Reading, is_done
 from metering.extract.tail import usage_of_tail
 from metering.inflate import READABLE_ENCODINGS, Inflater
 from pricing.usage import Usage
@@ -127,7 +127,7 @@ class EventTap:
         self._parts = []
         if rest:
             self._read_event(rest)
-            self._events += _data_lines(rest)
+            self._events += 1 if self._ended else _data_lines(rest)
         return self._reader.usage(self._events, complete)
 
     def _marked(self, block: bytes) -> bool:
@@ -186,8 +186,8 @@ class EventTap:
         text = b"".join(self._parts)
         if not self._marked(text):
             return False
-        event, data = _fields_of(text, whole=False)
-        return bool(data) and self._reader.on_event(event, data)
+        event, lines = _fields_of(text, whole=False)
+        return bool(lines) and self._reader.is_terminal(event, lines[0])
 
     def _read_block(self, block: bytes) -> int:
         """Reads whole events; where in `block` the terminal one begins, or -1."""
@@ -195,7 +195,7 @@ class EventTap:
             start = 0
             for boundary in _BOUNDARY.finditer(block):
                 if self._read_event(block[start : boundary.end()]):
-                    self._events += _data_lines(block[: boundary.end()])
+                    self._events += _data_lines(block[:start]) + 1
                     return start
                 start = boundary.end()
         self._events += _data_lines(block)
@@ -206,11 +206,13 @@ class EventTap:
         text = text.lstrip(b"\r\n")
         if not self._first and (text[: text.find(_LF)] in self._quiet or not self._marked(text)):
             return False
-        event, data = _fields_of(text)
-        if not data:
+        event, lines = _fields_of(text)
+        if not lines:
             return False
         self._first = False
-        return self._reader.on_event(event, data)
+        if len(lines) > 1 and self._reader.is_terminal(event, lines[0]):
+            del lines[1:]  # judged by its first line, as it is where that line comes alone
+        return self._reader.on_event(event, b"\n".join(lines))
 
 
 class BodyTap:
@@ -297,23 +299,23 @@ def _data_lines(text: bytes) -> int:
     return text.count(b"\ndata:") + text.startswith(b"data:")
 
 
-def _fields_of(text: bytes, *, whole: bool = True) -> tuple[bytes, bytes]:
-    """Name and data of an event, several data lines joined by line feeds as the standard says.
+def _fields_of(text: bytes, *, whole: bool = True) -> tuple[bytes, list[bytes]]:
+    """Name and data lines of an event; the name is the one given before the data.
 
     Of an event that is not `whole`, the line that is not over is left out, but for a `[DONE]`: there are clients that do
     not wait for its line to end.
     """
     event = b""
-    data = []
+    data: list[bytes] = []
     lines = text.removeprefix(_BOM).split(b"\n")
     if not whole:
         last = lines.pop()
-        if last.startswith(b"data:") and last[5:].strip() == _DONE:
+        if last.startswith(b"data:") and is_done(last[5:]):
             lines.append(last)
     for line in lines:
         line = line.removesuffix(b"\r")
         if line.startswith(b"data:"):
             data.append(line[6:] if line[5:6] == b" " else line[5:])
-        elif line.startswith(b"event:"):
+        elif line.startswith(b"event:") and not data:
             event = line[6:].strip()
-    return event, b"\n".join(data)
+    return event, data

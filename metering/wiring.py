@@ -23,7 +23,16 @@ from metering.store.sqlite import SqliteStore
 from pricing import clock
 from pricing.pricelist import CurrentCard
 
-_PASSED_ON = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "service", "passfile", "target_session_attrs")
+_PASSED_ON = (
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "options",
+    "service",
+    "passfile",
+    "target_session_attrs",
+)
 
 
 def open_store(database: Mapping[str, Any]) -> Store:

@@ -6,11 +6,20 @@ from typing import Any, Literal
 import msgspec
 
 from metering.estimate import RequestFacts
-from metering.extract.base import OUTPUT_TOKENS_PER_EVENT, UNREADABLE, Reading, decode_body, merge_latest
+from metering.extract.base import (
+    OUTPUT_TOKENS_PER_EVENT,
+    UNREADABLE,
+    Reading,
+    decode_body,
+    kind_of,
+    merge_latest,
+)
 from metering.extract.counts import text_or_none
 from metering.extract.shape_anthropic import read_anthropic
 from metering.extract.shapes import read_usage, reported_cost
 from pricing.usage import Usage
+
+_TERMINAL = frozenset({"message_stop", "error"})
 
 
 class _Message(msgspec.Struct):
@@ -90,7 +99,7 @@ class MessagesStream:
             decoded = _decode_event(data)
         except UNREADABLE:
             return False
-        kind = decoded.type if isinstance(decoded.type, str) else event.decode("latin-1")
+        kind = kind_of(event, decoded.type)
         if kind == "message_start" and decoded.message is not None:
             self._began = True
             self._model = text_or_none(decoded.message.model)
@@ -103,7 +112,13 @@ class MessagesStream:
                 and decoded.delta.get("stop_reason")
             ):
                 self._final = True
-        return kind in ("message_stop", "error")
+        return kind in _TERMINAL
+
+    def is_terminal(self, event: bytes, data: bytes) -> bool:
+        try:
+            return kind_of(event, _decode_event(data).type) in _TERMINAL
+        except UNREADABLE:
+            return False
 
     def _take(self, usage: Any) -> None:
         if isinstance(usage, dict):

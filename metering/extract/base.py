@@ -30,6 +30,9 @@ class StreamReader(Protocol):
     def on_event(self, event: bytes, data: bytes) -> bool:
         """Takes one event in. True when it is the terminal one of its format. May see the same event twice. Never raises."""
 
+    def is_terminal(self, event: bytes, data: bytes) -> bool:
+        """The same question about an event, without taking it in. Never raises."""
+
     def usage(self, events_seen: int, complete: bool) -> Usage:
         """What is known once the stream is over, or broken off (`complete` False). `events_seen` counts data lines."""
 
@@ -119,6 +122,16 @@ def decode_body(decode: Callable[[bytes], T], shape: type[T], body: bytes) -> T 
         return msgspec.convert(json.loads(body), shape)
     except UNREADABLE:
         return None
+
+
+def is_done(data: bytes) -> bool:
+    """Whether this is the `[DONE]` of OpenAI-like streams. No JSON document begins like it."""
+    return data.lstrip().startswith(b"[DONE]")
+
+
+def kind_of(event: bytes, named: Any) -> str:
+    """The type of an event: what its data says, else its name on the wire."""
+    return named if isinstance(named, str) else event.decode("latin-1")
 
 
 def merge_latest(latest: Mapping[str, Any] | None, update: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from metering.estimate import RequestFacts
-from metering.extract.base import UNREADABLE, Reading, decode_body, merge_latest
+from metering.extract.base import UNREADABLE, Reading, decode_body, is_done, kind_of, merge_latest
 from metering.extract.counts import text_or_none
 from metering.extract.openai_chat import usage_of_fields
 from pricing.usage import Usage
@@ -107,7 +107,7 @@ class ExecuteStream:
         self._ended = False
 
     def on_event(self, event: bytes, data: bytes) -> bool:
-        if data.strip() == b"[DONE]":
+        if is_done(data):
             self._ended = True
             return True
         try:
@@ -123,9 +123,15 @@ class ExecuteStream:
                 usage = inner.get("usage") if usage is None else usage
         if isinstance(usage, dict):
             self._usage = merge_latest(self._usage, usage)
-        kind = fields.type if isinstance(fields.type, str) else event.decode("latin-1")
-        self._ended = self._ended or kind in _TERMINAL
-        return kind in _TERMINAL
+        ends = kind_of(event, fields.type) in _TERMINAL
+        self._ended = self._ended or ends
+        return ends
+
+    def is_terminal(self, event: bytes, data: bytes) -> bool:
+        try:
+            return is_done(data) or kind_of(event, _decode(data).type) in _TERMINAL
+        except UNREADABLE:
+            return False
 
     def _note(self, *values: Any) -> None:
         for key, value in zip(self._facts, values, strict=True):

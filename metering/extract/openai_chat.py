@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from metering.estimate import RequestFacts
-from metering.extract.base import UNREADABLE, Reading, decode_body, merge_latest
+from metering.extract.base import UNREADABLE, Reading, decode_body, is_done, merge_latest
 from metering.extract.counts import text_or_none
 from metering.extract.shape_openai import read_openai
 from metering.extract.shapes import read_usage, reported_cost
@@ -88,7 +88,7 @@ class ChatStream:
         self._final = False
 
     def on_event(self, event: bytes, data: bytes) -> bool:
-        if data.strip() == b"[DONE]":
+        if is_done(data):
             self._final = True
             return True
         try:
@@ -105,6 +105,9 @@ class ChatStream:
             self._usage = merge_latest(self._usage, usage)
             self._final = self._final or chunk.choices == []
         return False
+
+    def is_terminal(self, event: bytes, data: bytes) -> bool:
+        return is_done(data)
 
     def usage(self, events_seen: int, complete: bool) -> Usage:
         if self._usage is None:

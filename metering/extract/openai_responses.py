@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from metering.estimate import RequestFacts
-from metering.extract.base import UNREADABLE, Reading, decode_body
+from metering.extract.base import UNREADABLE, Reading, decode_body, kind_of
 from metering.extract.counts import Counters, put, text_or_none
 from metering.extract.openai_chat import usage_of_fields
 from pricing.usage import Usage
@@ -95,8 +95,13 @@ class ResponsesStream:
         self._began = self._began or response is not None
         if response is not None and (response.usage is not None or self._response.usage is None):
             self._response = response
-        kind = decoded.type if isinstance(decoded.type, str) else event.decode("latin-1")
-        return kind in _TERMINAL
+        return kind_of(event, decoded.type) in _TERMINAL
+
+    def is_terminal(self, event: bytes, data: bytes) -> bool:
+        try:
+            return kind_of(event, _decode_event(data).type) in _TERMINAL
+        except UNREADABLE:
+            return False
 
     def usage(self, events_seen: int, complete: bool) -> Usage:
         response = self._response

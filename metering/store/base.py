@@ -1,10 +1,10 @@
 """What every store offers, and the four ways a batch can fail.
 
-    StoreError
-    ├── SequenceRefused   this number was applied already, or the writer is fenced: ask `writer_state`
-    ├── BadRow            the database refuses the content: nothing of the batch was written
-    ├── Locked            somebody else holds a row for too long: nothing of the batch was written
-    └── Unavailable       the connection failed: it is unknown whether the batch was written
+StoreError
+├── SequenceRefused   this number was applied already, or the writer is fenced: ask `writer_state`
+├── BadRow            the database refuses the content: nothing of the batch was written
+├── Locked            somebody else holds a row for too long: nothing of the batch was written
+└── Unavailable       the connection failed: it is unknown whether the batch was written
 """
 
 from collections.abc import Iterable, Sequence

@@ -19,13 +19,22 @@ import psycopg
 from metering.rows import EVENT_COLUMNS, EventRow
 from metering.store.base import Unavailable
 from metering.store.postgres import translated
-from metering.store.sql import DAILY_ADD, DAILY_KEY_LIST, DAILY_SUM_LIST, EVENT_LIST, WRITER_UPSERT, event_sums
+from metering.store.sql import (
+    DAILY_ADD,
+    DAILY_KEY_LIST,
+    DAILY_SUM_LIST,
+    EVENT_LIST,
+    WRITER_UPSERT,
+    event_sums,
+)
 
 Result = Literal["accepted", "duplicate", "conflict"]
 HASH_BYTES = 16
 
 _STAGED = (*EVENT_COLUMNS, "period_start", "day", "key_hash", "payload_hash", "place")
-_DOCUMENTS = tuple(EVENT_COLUMNS.index(name) for name in ("buckets", "rate_ids", "raw_usage", "tags", "metadata"))
+_DOCUMENTS = tuple(
+    EVENT_COLUMNS.index(name) for name in ("buckets", "rate_ids", "raw_usage", "tags", "metadata")
+)
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _CREATE = f"""create temp table if not exists staged_events as
 select {EVENT_LIST}, created_at as period_start, current_date as day, ''::bytea as key_hash, ''::bytea as payload_hash, 0 as place
@@ -98,7 +107,9 @@ class BulkLane:
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, translated_act)
 
-    def _ingest(self, writer: UUID, seq: int, rows: Sequence[EventRow], payload_hashes: Sequence[bytes]) -> list[Result]:
+    def _ingest(
+        self, writer: UUID, seq: int, rows: Sequence[EventRow], payload_hashes: Sequence[bytes]
+    ) -> list[Result]:
         self._stage(rows, payload_hashes)
         accepted = self._connection.execute(_MOVE, {"writer": writer, "seq": seq}).fetchall()
         return ["accepted"] * len(rows) if len(accepted) == len(rows) else self._judge(len(rows))

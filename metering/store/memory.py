@@ -28,7 +28,9 @@ class MemoryStore:
         self.events: dict[UUID, EventRow] = {}
         self.corrections: list[tuple[UUID, int, dict[str, Decimal]]] = []
         self.quarantined: dict[UUID, str] = {}
-        self.daily: defaultdict[DailyKey, dict[str, Decimal]] = defaultdict(lambda: dict.fromkeys(DAILY_SUMS, Decimal(0)))
+        self.daily: defaultdict[DailyKey, dict[str, Decimal]] = defaultdict(
+            lambda: dict.fromkeys(DAILY_SUMS, Decimal(0))
+        )
         self.writers: dict[UUID, WriterState] = {}
 
     async def open_lane(self, name: str) -> "MemoryLane":

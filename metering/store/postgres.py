@@ -30,7 +30,9 @@ from metering.store.sql import (
     event_sums,
 )
 
-CALL_TIMEOUT_S = 15  # above every server-side limit below: it fires only where the network swallowed the answer
+CALL_TIMEOUT_S = (
+    15  # above every server-side limit below: it fires only where the network swallowed the answer
+)
 SESSION = {
     "lock_timeout": "2s",
     "statement_timeout": "10s",
@@ -38,7 +40,14 @@ SESSION = {
     "client_connection_check_interval": "1s",
     "default_transaction_isolation": "read\\ committed",  # under a stricter one the writer's upsert would raise 40001
 }
-NETWORK = {"connect_timeout": 5, "keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+NETWORK = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 _SPECIAL = {
     "id": "uuid", "customer_id": "uuid", "hold_id": "uuid", "api_key_id": "uuid", "posting_id": "uuid",
@@ -193,14 +202,16 @@ class PostgresLane:
         )  # fmt: skip
 
     async def writer_state(self, writer: UUID) -> WriterState | None:
-        cursor = await self._run("select seq, fenced_at is not null from usage_writers where id = %(id)s", {"id": writer})
+        cursor = await self._run(
+            "select seq, fenced_at is not null from usage_writers where id = %(id)s", {"id": writer}
+        )
         found = await cursor.fetchone()
         return WriterState(seq=found[0], fenced=found[1]) if found else None
 
     async def close(self) -> None:
         try:
             await self._connection.close()
-        except Exception:  # it may be broken in any way; what counts is that it is never used again
+        except Exception:  # noqa: BLE001  it may be broken in any way; what counts is that it is never used again
             return
 
     async def _ids(self, sql: str, parameters: dict[str, Any]) -> set[UUID]:
@@ -239,9 +250,14 @@ def translated(error: Exception) -> StoreError:
         return error
     if isinstance(error, errors.NotNullViolation) and error.diag.table_name == "usage_writers":
         return SequenceRefused(str(error))
-    if isinstance(error, (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure, errors.QueryCanceled)):
+    if isinstance(
+        error,
+        (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure, errors.QueryCanceled),
+    ):
         return Locked(str(error))
-    if isinstance(error, (psycopg.DataError, psycopg.IntegrityError, UnicodeError, errors.ProgramLimitExceeded)):
+    if isinstance(
+        error, (psycopg.DataError, psycopg.IntegrityError, UnicodeError, errors.ProgramLimitExceeded)
+    ):
         return BadRow(str(error))
     return Unavailable(f"{type(error).__name__}: {error}")
 

@@ -42,7 +42,9 @@ T = TypeVar("T")
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
 _WRITER = WRITER_UPSERT.format(writer=":writer", seq=":seq")
-_INSERT_EVENT = f"insert into usage_events ({EVENT_LIST}) values ({', '.join(':' + name for name in EVENT_COLUMNS)})"
+_INSERT_EVENT = (
+    f"insert into usage_events ({EVENT_LIST}) values ({', '.join(':' + name for name in EVENT_COLUMNS)})"
+)
 _INSERT_HOLD = f"insert into usage_holds ({HOLD_LIST}, writer_id) values ({', '.join(':' + name for name in HOLD_COLUMNS)}, :writer)"
 _END_HOLD = "delete from usage_holds where id = :hold_id and customer_id = :customer_id"
 _DAILY_TAIL = f"on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD}"
@@ -66,7 +68,10 @@ def _roll_event() -> str:
     """Daily usage of one event, its sums computed by SQLite from the same named parameters as its row."""
     columns = ("quantity", "tokens_input", "tokens_output", "tokens_total", "cost_total", "charge_total")
     sums = event_sums("")
-    named = {name: _with_parameters(text, (*columns, "pricing_status", "usage_source")) for name, text in sums.items()}
+    named = {
+        name: _with_parameters(text, (*columns, "pricing_status", "usage_source"))
+        for name, text in sums.items()
+    }
     return _daily_upsert(named[name] for name in DAILY_SUMS)
 
 
@@ -93,7 +98,11 @@ def adapted(value: Any) -> Any:
     if isinstance(value, UUID):
         return value.hex
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") if value.microsecond else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return (
+            value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+            if value.microsecond
+            else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        )
     if isinstance(value, date):
         return value.isoformat()
     return _encode(value).decode()
@@ -127,7 +136,9 @@ class SqliteLane:
         return await self._run(lambda db: self._correct(db, rows))
 
     async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
-        return await self._run(lambda db: {row.hold_id for row in rows if _event_exists(db, row)}, writes=False)
+        return await self._run(
+            lambda db: {row.hold_id for row in rows if _event_exists(db, row)}, writes=False
+        )
 
     async def release(self, rows: Sequence[HoldRow]) -> None:
         def act(db: sqlite3.Connection) -> None:
@@ -138,7 +149,11 @@ class SqliteLane:
 
     async def held(self, ids: Sequence[tuple[UUID, UUID]]) -> set[UUID]:
         def act(db: sqlite3.Connection) -> set[UUID]:
-            return {hold for _, hold in ids if db.execute("select 1 from usage_holds where id = ?", [hold.hex]).fetchone()}
+            return {
+                hold
+                for _, hold in ids
+                if db.execute("select 1 from usage_holds where id = ?", [hold.hex]).fetchone()
+            }
 
         return await self._run(act, writes=False)
 
@@ -150,14 +165,23 @@ class SqliteLane:
             db.execute(_END_HOLD, {"hold_id": hold_id.hex, "customer_id": row.customer_id.hex})
             db.execute(
                 "insert into usage_quarantine (id, customer_id, created_at, kind, reason, row) values (?, ?, ?, ?, ?, ?) on conflict (id) do nothing",
-                [row.id.hex, row.customer_id.hex, adapted(row.created_at), kind, reason[:500], quarantine_text(row)],
+                [
+                    row.id.hex,
+                    row.customer_id.hex,
+                    adapted(row.created_at),
+                    kind,
+                    reason[:500],
+                    quarantine_text(row),
+                ],
             )
 
         await self._run(act)
 
     async def writer_state(self, writer: UUID) -> WriterState | None:
         def act(db: sqlite3.Connection) -> WriterState | None:
-            found = db.execute("select seq, fenced_at is not null from usage_writers where id = ?", [writer.hex]).fetchone()
+            found = db.execute(
+                "select seq, fenced_at is not null from usage_writers where id = ?", [writer.hex]
+            ).fetchone()
             return WriterState(seq=found[0], fenced=bool(found[1])) if found else None
 
         return await self._run(act, writes=False)
@@ -187,7 +211,12 @@ class SqliteLane:
         return await asyncio.get_running_loop().run_in_executor(self._executor, in_thread)
 
     def _hold(
-        self, db: sqlite3.Connection, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
+        self,
+        db: sqlite3.Connection,
+        writer: UUID,
+        seq: int,
+        rows: Sequence[HoldRow],
+        contribution: Contribution | None,
     ) -> set[UUID]:
         db.execute(_WRITER, {"writer": writer.hex, "seq": seq})
         admitted = set()
@@ -200,14 +229,21 @@ class SqliteLane:
         return admitted
 
     def _settle(
-        self, db: sqlite3.Connection, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
+        self,
+        db: sqlite3.Connection,
+        writer: UUID,
+        seq: int,
+        rows: Sequence[EventRow],
+        contribution: Contribution | None,
     ) -> set[UUID]:
         db.execute(_WRITER, {"writer": writer.hex, "seq": seq})
         ended = set()
         for row in sorted(rows, key=lambda row: (row.customer_id, row.hold_id)):
             parameters = parameters_of(row)
             if contribution is not None:
-                found = db.execute("select amount from usage_holds where id = :hold_id", parameters).fetchone()
+                found = db.execute(
+                    "select amount from usage_holds where id = :hold_id", parameters
+                ).fetchone()
                 parameters["held"] = found[0] if found else 0
             if db.execute(_END_HOLD, parameters).rowcount != 1:
                 continue
@@ -247,7 +283,10 @@ def _write_lines(db: sqlite3.Connection, truth: dict[str, Any], swept: dict[str,
         "customer_id": truth["customer_id"], "period_start": truth["period_start"], "day": truth["day"],
     }  # fmt: skip
     for revision, values, sign in ((1, swept, -1), (2, truth, 1)):
-        line = {**shared, **{name: values[name] for name in ("feature", "provider", "model", "api_key_id", "currency")}}
+        line = {
+            **shared,
+            **{name: values[name] for name in ("feature", "provider", "model", "api_key_id", "currency")},
+        }
         line.update({name: sign * number for name, number in _sums_of(values).items()})
         line.update(revision=revision, line_id=uuid4().hex)
         if db.execute(_INSERT_LINE, line).rowcount == 1:
@@ -277,7 +316,13 @@ def _event_exists(db: sqlite3.Connection, row: EventRow) -> bool:
 
 def connect(database: str) -> sqlite3.Connection:
     """A connection in autocommit mode with full durability."""
-    db = sqlite3.connect(database, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=database.startswith("file:"))
+    db = sqlite3.connect(
+        database,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=database.startswith("file:"),
+    )
     db.execute("pragma journal_mode=wal")
     db.execute("pragma synchronous=full")
     return db
@@ -309,7 +354,10 @@ def translated(error: Exception) -> StoreError:
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
         return Locked(str(error))
     # sqlite3 raises these for values it cannot bind; a sum beyond 64 bits is an "integer overflow"
-    if isinstance(error, (sqlite3.InterfaceError, sqlite3.DataError, OverflowError, ValueError, TypeError, RecursionError)):
+    if isinstance(
+        error,
+        (sqlite3.InterfaceError, sqlite3.DataError, OverflowError, ValueError, TypeError, RecursionError),
+    ):
         return BadRow(str(error))
     if isinstance(error, sqlite3.OperationalError) and "overflow" in str(error):
         return BadRow(str(error))
@@ -335,7 +383,9 @@ class SqliteStore:
                     self._beat_connection = connect(self._database)
                 with _transaction(self._beat_connection, self._turnstile):
                     for writer in writers:
-                        self._beat_connection.execute("update usage_writers set beat = beat + 1 where id = ?", [writer.hex])
+                        self._beat_connection.execute(
+                            "update usage_writers set beat = beat + 1 where id = ?", [writer.hex]
+                        )
             except Exception as error:
                 raise translated(error) from error
 

@@ -32,7 +32,9 @@ def _differences() -> list[str]:
     """Σ events + Σ corrections against Σ daily usage, by customer."""
     counted = _sums("usage_events", "count(*)")
     for customer, sums in _sums("usage_corrections", "coalesce(sum(events), 0)").items():
-        counted[customer] = [a + b for a, b in zip(counted.get(customer, [Decimal(0)] * len(sums)), sums, strict=True)]
+        counted[customer] = [
+            a + b for a, b in zip(counted.get(customer, [Decimal(0)] * len(sums)), sums, strict=True)
+        ]
     kept = _sums("daily_usage", "coalesce(sum(events), 0)")
     return [
         f"customer {customer}: events and corrections {counted.get(customer)}, daily usage {kept.get(customer)}"

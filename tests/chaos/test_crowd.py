@@ -44,7 +44,13 @@ class Crowd:
     def _start(self, seed: int, store: dict[str, Any]) -> "subprocess.Popen[bytes]":
         went_out, output = self._directory / f"went-out-{seed}", self._directory / f"output-{seed}"
         self._logs.append(went_out)
-        order = {"store": store, "seed": seed, "calls": CALLS, "customers": CUSTOMERS, "went_out": str(went_out)}
+        order = {
+            "store": store,
+            "seed": seed,
+            "calls": CALLS,
+            "customers": CUSTOMERS,
+            "went_out": str(went_out),
+        }
         with output.open("wb") as out:
             return subprocess.Popen(
                 [sys.executable, "-m", "tests.chaos.crowd", json.dumps(order)],
@@ -75,7 +81,9 @@ def sweep_the_dead() -> int:
     """Look until whoever is silent is dead: their beats come every 0.2 s here, the looks every 0.5 s."""
     swept = 0
     for _ in range(sweeper.LOOKS_UNTIL_DEAD + 1):
-        swept += sweeper.sweep(current_store(), RateCard.empty(), clock.now, every=timedelta(milliseconds=400))
+        swept += sweeper.sweep(
+            current_store(), RateCard.empty(), clock.now, every=timedelta(milliseconds=400)
+        )
         time.sleep(0.5)
     return swept
 
@@ -85,7 +93,7 @@ def target() -> dict[str, Any]:
     database = connection.settings_dict
     if connection.vendor == "sqlite":
         return {"sqlite": str(database["NAME"])}
-    parameters = connection.get_connection_params()  # type: ignore[attr-defined]  # absent from the stubs
+    parameters = connection.get_connection_params()
     named = {name: parameters.get(name) for name in ("dbname", "user", "password", "host", "port")}
     return {"postgresql": {name: value for name, value in named.items() if value}}
 
@@ -138,7 +146,14 @@ def test_connections_cut_in_the_middle_of_commit_count_once(kill_seed: int, crow
     behind: tuple[str, int] | str = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
     with ExitStack() as stack:
         proxy = stack.enter_context(CuttingProxy(behind, kill_seed))
-        through = {"postgresql": {**store["postgresql"], "host": "127.0.0.1", "port": proxy.port, "sslmode": "disable"}}
+        through = {
+            "postgresql": {
+                **store["postgresql"],
+                "host": "127.0.0.1",
+                "port": proxy.port,
+                "sslmode": "disable",
+            }
+        }
         proxy.cutting = True
         crowd = crowd_of(kill_seed, through)
         crowd.wait_until_busy()
@@ -152,8 +167,12 @@ def test_connections_cut_in_the_middle_of_commit_count_once(kill_seed: int, crow
 
 
 def _terminate_one(rng: random.Random) -> None:
-    parameters = connection.get_connection_params()  # type: ignore[attr-defined]  # absent from the stubs
-    named = {name: parameters[name] for name in ("dbname", "user", "password", "host", "port") if parameters.get(name)}
+    parameters = connection.get_connection_params()
+    named = {
+        name: parameters[name]
+        for name in ("dbname", "user", "password", "host", "port")
+        if parameters.get(name)
+    }
     with psycopg.connect(autocommit=True, **named) as administrator:
         found = administrator.execute(
             "select pid from pg_stat_activity where application_name in ('tollgate hold', 'tollgate settle')"

@@ -42,14 +42,21 @@ def a_card() -> RateCard:
 class Bench:
     """A metered application with its books in memory."""
 
-    def __init__(self, app: App, *, routes: Sequence[Route] = DEFAULT_ROUTES, gate: Gate | None = None, **options: Any) -> None:
+    def __init__(
+        self, app: App, *, routes: Sequence[Route] = DEFAULT_ROUTES, gate: Gate | None = None, **options: Any
+    ) -> None:
         self.store = MemoryStore()
         gate = gate or OpenGate()
         card = CurrentCard()
         card.card = a_card()
         self.recorder = Recorder(self.store, gate)
         self.meter = Meter(
-            gate=gate, recorder=self.recorder, card=card, routes=RouteTable.compile(routes), now=lambda: NOON, **options
+            gate=gate,
+            recorder=self.recorder,
+            card=card,
+            routes=RouteTable.compile(routes),
+            now=lambda: NOON,
+            **options,
         )
         self.app = MeteringMiddleware(app, self.meter)
 
@@ -62,7 +69,9 @@ class Bench:
 class Exchange:
     """One request and what came back. `events_when` holds, for each message sent, how many events were committed by then."""
 
-    def __init__(self, bench: Bench, path: str, body: bytes, headers: dict[str, str], method: str = "POST") -> None:
+    def __init__(
+        self, bench: Bench, path: str, body: bytes, headers: dict[str, str], method: str = "POST"
+    ) -> None:
         self.bench, self.body = bench, body
         self.sent: list[Any] = []
         self.events_when: list[int] = []
@@ -122,7 +131,9 @@ def exchange(
     return asyncio.run(main())
 
 
-def answering(body: bytes, *, status: int = 200, content_type: str = "application/json", **headers: str) -> App:
+def answering(
+    body: bytes, *, status: int = 200, content_type: str = "application/json", **headers: str
+) -> App:
     """An application that answers at once, with a content-length."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -135,12 +146,24 @@ def answering(body: bytes, *, status: int = 200, content_type: str = "applicatio
     return app
 
 
-def streaming(chunks: Sequence[bytes], *, content_type: str = "text/event-stream", pause: bool = False, fail: bool = False) -> App:
+def streaming(
+    chunks: Sequence[bytes],
+    *,
+    content_type: str = "text/event-stream",
+    pause: bool = False,
+    fail: bool = False,
+) -> App:
     """An application that streams; with `pause` it gives way between chunks, with `fail` it raises before the end."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", content_type.encode())]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", content_type.encode())],
+            }
+        )
         for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             if pause:

@@ -1,7 +1,9 @@
 """The validator at the edge: whatever comes in, both databases take what comes out."""
 
 import asyncio
+import functools
 from decimal import Decimal
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,7 +16,10 @@ from tests.metering.rows import a_hold, an_event
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(exclude_categories=[])), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=[])), inner, max_size=4)
+    ),
 )
 
 
@@ -38,14 +43,14 @@ def test_plain_text_is_left_alone() -> None:
         {"tokens_input": 2**63, "tokens_output": -1, "tokens_total": COUNT_MAX + 1},
         {"cost_total": Decimal("NaN"), "charge_total": Decimal("Infinity"), "cost_input": Decimal(10) ** 19},
         {"raw_usage": {"a": "\0\ud800", "b": [[[[1]]]], "c": 2**200, "\0": None}},
-        {"raw_usage": {"deep": __import__("functools").reduce(lambda inner, _: [inner], range(3_000), 1)}},
+        {"raw_usage": {"deep": functools.reduce(lambda inner, _: [inner], range(3_000), 1)}},
         {"metadata": {"big": "x" * 1_000_000}},
         {"metadata": {"object": object(), "bytes": b"\xff", "float": float("nan")}},
         {"quantity": Decimal("-Infinity"), "latency": 2**40, "execution_time": -5},
     ],
     ids=["text", "counts", "amounts", "document", "deep", "large", "foreign", "quantity"],
 )
-def test_the_database_takes_what_was_cleaned(values: dict[str, object]) -> None:
+def test_the_database_takes_what_was_cleaned(values: dict[str, Any]) -> None:
     hold = clean_hold(a_hold(user_id="\ud800\0", request_id="y" * 999))
     event = clean_event(an_event(hold, **values))
 

@@ -29,7 +29,9 @@ class Host:
         self.entry = MeteringEntry(self.bench.meter, self.loop)
 
     def sync(self, view: Any, path: str = PATH) -> Any:
-        request = RequestFactory().post(path, REQUEST, content_type="application/json", HTTP_X_REQUEST_ID="req-7")
+        request = RequestFactory().post(
+            path, REQUEST, content_type="application/json", HTTP_X_REQUEST_ID="req-7"
+        )
         return self.entry.call(view, request)
 
     async def asynchronous(self, view: Any, path: str = PATH) -> Any:
@@ -85,9 +87,7 @@ def test_an_asynchronous_view_is_metered_and_told_in_headers(host: Host) -> None
 
 
 def test_the_end_of_a_synchronous_stream_waits_for_the_commit(host: Host) -> None:
-    response, when = host.sync(stream), []
-    for _ in response:
-        when.append(len(host.bench.store.events))
+    when = [len(host.bench.store.events) for _ in host.sync(stream)]
     assert when == [0, 0, 0, 1], "[DONE] leaves after the commit"
     assert host.event.charge_total == CHARGE
 
@@ -123,7 +123,7 @@ def test_a_client_that_leaves_an_asynchronous_stream_is_drained(host: Host) -> N
         await asyncio.gather(reading, return_exceptions=True)
         await response._iterator.aclose()
         while not host.bench.store.events:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # noqa: ASYNC110  what is waited for is another thread's
 
     asyncio.run(main())
     assert (host.event.status, host.event.charge_total) == ("client_disconnected", CHARGE)
@@ -150,7 +150,8 @@ def test_a_view_says_its_usage_itself(host: Host) -> None:
 def test_a_request_that_the_asgi_middleware_marked_passes_untouched(host: Host) -> None:
     async def main() -> Any:
         request = AsyncRequestFactory().post(PATH, REQUEST, content_type="application/json")
-        request.scope[SCOPE_KEY] = object()
+        marked: Any = request.scope
+        marked[SCOPE_KEY] = object()
         return await host.entry.call_async(async_whole, request)
 
     assert "X-Usage-Event" not in asyncio.run(main())

@@ -36,8 +36,18 @@ def test_an_answer_is_metered_priced_and_told_in_its_headers() -> None:
     bench = Bench(answering(ANSWER))
     done = exchange(bench, REQUEST, headers={"x-request-id": "req-7"})
     event = bench.event
-    assert (event.tokens_input, event.tokens_output, event.cost_total, event.charge_total) == (100, 50, COST, CHARGE)
-    assert (event.status, event.usage_source, event.pricing_status, event.consistency) == ("ok", "reported", "priced", "ok")
+    assert (event.tokens_input, event.tokens_output, event.cost_total, event.charge_total) == (
+        100,
+        50,
+        COST,
+        CHARGE,
+    )
+    assert (event.status, event.usage_source, event.pricing_status, event.consistency) == (
+        "ok",
+        "reported",
+        "priced",
+        "ok",
+    )
     assert done.content == ANSWER and done.status == 200
     told = {name: value for name, value in done.headers.items() if name.startswith("x-")}
     assert told == {
@@ -55,7 +65,9 @@ def test_a_stream_passes_at_once_and_its_terminal_event_waits_for_the_commit() -
     bench = Bench(streaming(STREAM))
     done = exchange(bench, REQUEST)
     assert done.content == b"".join(STREAM)
-    assert done.events_when == [0, 0, 0, 0, 1, 1], "start and three chunks, then the commit, then [DONE] and the empty frame"
+    assert done.events_when == [0, 0, 0, 0, 1, 1], (
+        "start and three chunks, then the commit, then [DONE] and the empty frame"
+    )
     assert done.headers["x-usage-event"] == str(bench.event.execution_id), "a stream is known by its hold"
     assert "x-usage-charge" not in done.headers
     assert bench.event.charge_total == CHARGE
@@ -65,7 +77,9 @@ def test_a_terminal_event_in_one_chunk_with_content_is_cut_off_it() -> None:
     bench = Bench(streaming([STREAM[0], b"".join(STREAM[1:])]))
     done = exchange(bench, REQUEST)
     assert done.content == b"".join(STREAM)
-    before = b"".join(m.get("body", b"") for m, events in zip(done.sent, done.events_when, strict=True) if not events)
+    before = b"".join(
+        m.get("body", b"") for m, events in zip(done.sent, done.events_when, strict=True) if not events
+    )
     assert before == b"".join(STREAM[:3])
 
 
@@ -75,7 +89,9 @@ def test_a_stream_split_anywhere_is_the_same_event_and_never_whole_before_the_co
     bench = Bench(streaming([whole[:cut], whole[cut:]]))
     done = exchange(bench, REQUEST)
     assert (done.content, bench.event.charge_total, bench.event.status) == (whole, CHARGE, "ok")
-    before = b"".join(m.get("body", b"") for m, events in zip(done.sent, done.events_when, strict=True) if not events)
+    before = b"".join(
+        m.get("body", b"") for m, events in zip(done.sent, done.events_when, strict=True) if not events
+    )
     assert b"[DONE]" not in before
 
 
@@ -105,7 +121,11 @@ def test_what_is_not_metered_passes_untouched() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     bench = Bench(app)
-    for path, method in (("/v1/models", "POST"), ("/v1/chat/completions/", "POST"), ("/v1/chat/completions", "GET")):
+    for path, method in (
+        ("/v1/models", "POST"),
+        ("/v1/chat/completions/", "POST"),
+        ("/v1/chat/completions", "GET"),
+    ):
         done = exchange(bench, path=path, method=method)
         assert seen[-1] == (done.scope, done.receive, done.send)
     assert bench.store.events == {}
@@ -179,7 +199,11 @@ def test_an_answer_without_usage_is_unpriced_and_not_zero() -> None:
 def test_an_unknown_model_keeps_its_tokens_and_has_no_price() -> None:
     bench = Bench(answering(ANSWER.replace(b"gpt-5-mini", b"gpt-unheard-of")))
     exchange(bench, REQUEST)
-    assert (bench.event.tokens_input, bench.event.model, bench.event.pricing_status) == (100, "gpt-unheard-of", "unpriced")
+    assert (bench.event.tokens_input, bench.event.model, bench.event.pricing_status) == (
+        100,
+        "gpt-unheard-of",
+        "unpriced",
+    )
     assert bench.event.charge_total is None
 
 
@@ -260,7 +284,12 @@ def test_a_route_that_must_not_drain_lets_the_application_see_the_disconnect() -
 
 def test_what_the_application_says_itself_wins_over_the_answer() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert record_usage(scope, tokens_input=7, tokens_output=0, model="demo-small", provider="demo", task_type="ocr") is True
+        assert (
+            record_usage(
+                scope, tokens_input=7, tokens_output=0, model="demo-small", provider="demo", task_type="ocr"
+            )
+            is True
+        )
         await answering(ANSWER)(scope, receive, send)
 
     bench = Bench(app)
@@ -288,7 +317,7 @@ def test_at_shutdown_calls_in_flight_are_settled_as_interrupted() -> None:
         made = Exchange(bench, "/v1/chat/completions", REQUEST, {})
         call = asyncio.create_task(bench.app(made.scope, made.receive, made.send))
         while len(made.sent) < 3:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # noqa: ASYNC110  the call goes on meanwhile
         messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
         said: list[Any] = []
 
@@ -313,6 +342,8 @@ def test_at_shutdown_calls_in_flight_are_settled_as_interrupted() -> None:
 
 
 def test_the_end_user_and_an_own_execution_id_are_kept() -> None:
-    bench = Bench(answering(json.dumps({"execution_id": "exec-1", "model": "demo-small", "usage": USAGE}).encode()))
+    bench = Bench(
+        answering(json.dumps({"execution_id": "exec-1", "model": "demo-small", "usage": USAGE}).encode())
+    )
     exchange(bench, b'{"prompt": "x", "task_type": "sum"}', "/v1/execute", headers={"x-end-user": "mia"})
     assert (bench.event.execution_id, bench.event.user_id, bench.event.task_type) == ("exec-1", "mia", "sum")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import connection
@@ -28,14 +28,14 @@ def months() -> Iterator[None]:
             cursor.execute(f"drop table if exists usage_events_{month}")
 
 
-def partition_of(event_id: object) -> str:
+def partition_of(event_id: UUID) -> str:
     with connection.cursor() as cursor:
         cursor.execute("select tableoid::regclass::text from usage_events where id = %s", [event_id])
         row = cursor.fetchone()
     return str(row[0]) if row else ""
 
 
-def write_event(at: datetime) -> object:
+def write_event(at: datetime) -> UUID:
     hold = a_hold(at=at)
     event = an_event(hold)
 

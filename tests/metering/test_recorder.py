@@ -71,7 +71,12 @@ def test_a_settled_call_is_one_event_and_its_day(store: Store) -> None:
     assert event.buckets == {"in_uncached": 10, "out_visible": 5} and event.rate_ids == [1, 2]
     assert (event.occurred_at, event.execution_id) == (NOON, str(hold.id))
     day = DailyUsage.objects.get()
-    assert (day.events, day.quantity, day.cost_total, day.charge_total) == (1, 1, Decimal("0.0001"), Decimal("0.00012"))
+    assert (day.events, day.quantity, day.cost_total, day.charge_total) == (
+        1,
+        1,
+        Decimal("0.0001"),
+        Decimal("0.00012"),
+    )
     assert Hold.objects.count() == 0
     assert_books_agree()
 
@@ -92,7 +97,9 @@ def test_many_calls_of_two_customers_add_up(store: Store) -> None:
         await asyncio.gather(*(recorder.settle(an_event(hold)) for hold in holds))
 
     run(store, act)
-    sums = {day.customer_id: (day.events, day.tokens_total, day.charge_total) for day in DailyUsage.objects.all()}
+    sums = {
+        day.customer_id: (day.events, day.tokens_total, day.charge_total) for day in DailyUsage.objects.all()
+    }
     assert sums == {  # 200 × 15 = 3000 and 200 × 0.00012 = 0.024; 100 × 15 = 1500 and 100 × 0.00012 = 0.012
         PAYER: (200, 3000, Decimal("0.024")),
         STRANGER: (100, 1500, Decimal("0.012")),
@@ -207,7 +214,9 @@ def test_a_process_declared_dead_that_wakes_corrects_what_was_swept(store: Store
     swept = UsageEvent.objects.get(status="interrupted")
     assert (swept.tokens_input, swept.tokens_output, swept.charge_total) == (10, None, 0)
     assert swept.execution_id == str(hold.id) and swept.usage_source == "estimated"
-    assert list(UsageCorrection.objects.order_by("revision").values_list("revision", "events", "charge_total")) == [
+    assert list(
+        UsageCorrection.objects.order_by("revision").values_list("revision", "events", "charge_total")
+    ) == [
         (1, -1, Decimal(0)),
         (2, 1, Decimal("0.00012")),
     ]
@@ -242,13 +251,17 @@ class PurseGate(OpenGate):
             u as (update purse p set free = p.free - s.x from sums s join lk using (customer_id)
                 where p.customer_id = s.customer_id and p.free >= s.x returning p.customer_id),
             admitted as (select a.customer_id, a.id from asked a join u using (customer_id))""",
-        row_statements=("update purse set free = free - :amount where customer_id = :customer_id and free >= :amount",),
+        row_statements=(
+            "update purse set free = free - :amount where customer_id = :customer_id and free >= :amount",
+        ),
     )
     SETTLE = Contribution(
         ctes="""lk as materialized (select customer_id from purse where customer_id in (select customer_id from booked) order by 1 for update),
             back as (update purse p set free = p.free + b.held - b.charge from booked b join lk using (customer_id)
                 where p.customer_id = b.customer_id)""",
-        row_statements=("update purse set free = free + :held - coalesce(:charge_total, 0) where customer_id = :customer_id",),
+        row_statements=(
+            "update purse set free = free + :held - coalesce(:charge_total, 0) where customer_id = :customer_id",
+        ),
     )
 
     def hold(self, batch: Sequence[HoldRow]) -> Contribution | None:
@@ -261,7 +274,11 @@ class PurseGate(OpenGate):
 @pytest.fixture
 def purse() -> Callable[[UUID], Decimal]:
     scale = 10**12 if connection.vendor == "sqlite" else 1
-    types = {"uuid": "char(32)", "number": "bigint"} if connection.vendor == "sqlite" else {"uuid": "uuid", "number": "numeric"}
+    types = (
+        {"uuid": "char(32)", "number": "bigint"}
+        if connection.vendor == "sqlite"
+        else {"uuid": "uuid", "number": "numeric"}
+    )
     identifier = PAYER.hex if connection.vendor == "sqlite" else str(PAYER)
     with connection.cursor() as cursor:
         cursor.execute("drop table if exists purse")
@@ -277,7 +294,9 @@ def purse() -> Callable[[UUID], Decimal]:
     return free
 
 
-def test_a_gate_moves_its_balance_in_the_recorders_own_transaction(store: Store, purse: Callable[[UUID], Decimal]) -> None:
+def test_a_gate_moves_its_balance_in_the_recorders_own_transaction(
+    store: Store, purse: Callable[[UUID], Decimal]
+) -> None:
     holds = [a_hold(amount=Decimal("0.3")) for _ in range(5)]
 
     async def act(recorder: Recorder) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 from datetime import date, timedelta
 from decimal import Decimal
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import connection
@@ -27,8 +28,8 @@ def booked(*pairs: tuple[HoldRow, EventRow]) -> None:
     asyncio.run(write())
 
 
-def a_call(customer: object = PAYER, days: int = 0, **values: object) -> tuple[HoldRow, EventRow]:
-    hold = a_hold(customer, NOON + timedelta(days=days))  # type: ignore[arg-type]
+def a_call(customer: UUID = PAYER, days: int = 0, **values: Any) -> tuple[HoldRow, EventRow]:
+    hold = a_hold(customer, NOON + timedelta(days=days))
     return hold, an_event(hold, **values)
 
 
@@ -59,7 +60,16 @@ def test_a_period_has_its_own_sums() -> None:
 
 
 def test_what_is_unknown_is_left_out_and_counted() -> None:
-    booked(a_call(tokens_output=None, tokens_total=None, cost_total=None, charge_total=None, pricing_status="unpriced"), a_call())
+    booked(
+        a_call(
+            tokens_output=None,
+            tokens_total=None,
+            cost_total=None,
+            charge_total=None,
+            pricing_status="unpriced",
+        ),
+        a_call(),
+    )
     row = reports.current_usage(PAYER, PERIOD_START)
     assert (row.tokens_output, row.charge_total, row.unpriced_events) == (5, Decimal("0.00012"), 1)
 
@@ -82,5 +92,7 @@ def test_every_drift_is_found(change: str) -> None:
 def test_a_call_across_midnight_counts_on_the_day_of_its_use() -> None:
     hold = a_hold(at=NOON.replace(hour=23, minute=59, second=59))
     booked((hold, an_event(hold, after=timedelta(seconds=30))))
-    assert [row.group for row in reports.daily_usage(PAYER, date(2026, 11, 1), date(2026, 12, 1), "day")] == [TODAY]
+    assert [row.group for row in reports.daily_usage(PAYER, date(2026, 11, 1), date(2026, 12, 1), "day")] == [
+        TODAY
+    ]
     assert rollups.check_day(TODAY) == rollups.check_day(TODAY + timedelta(days=1)) == []

@@ -17,7 +17,6 @@ from tests.metering.rows import NOON, PAYER, STRANGER, a_hold
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-
 def orphaned(*holds: HoldRow) -> UUID:
     """Holds of a process that has died since; the id of its writer."""
     writer = uuid4()
