@@ -285,7 +285,7 @@ class BlindTap:
         return -1
 
     def finish(self, complete: bool) -> Usage:
-        reading = Reading(f"{self._fmt.name}/{self._fmt.version}", self._facts, self._provider)
+        reading = Reading(self._fmt.extractor, self._facts, self._provider)
         return reading.nothing(metadata={"usage_note": self._note})
 
 

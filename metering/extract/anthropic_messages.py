@@ -41,18 +41,19 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 class AnthropicMessages:
     name = "anthropic_messages"
     version = 1
+    extractor = "anthropic_messages/1"
     native_errors: Literal["openai", "anthropic"] | None = "anthropic"
     has_output = True
 
     def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
-        reading = Reading(f"{self.name}/{self.version}", facts, provider)
+        reading = Reading(self.extractor, facts, provider)
         message = decode_body(_decode, _Message, body)
         if message is None:
             return reading.nothing()
         return _usage(reading, message.usage, message.model, final=True)
 
     def open_stream(self, facts: RequestFacts, provider: str) -> "MessagesStream":
-        return MessagesStream(Reading(f"{self.name}/{self.version}", facts, provider))
+        return MessagesStream(Reading(self.extractor, facts, provider))
 
 
 def _usage(reading: Reading, usage: Any, model: Any, *, final: bool) -> Usage:

@@ -42,6 +42,7 @@ class WireFormat(Protocol):
 
     name: str
     version: int
+    extractor: str  # "name/version", as it is kept on every event
     native_errors: Literal["openai", "anthropic"] | None  # whose error object our refusals carry there
     has_output: bool  # False where no answer has output tokens
 

@@ -28,8 +28,9 @@ class Counters:
 
     def read(self, source: Mapping[str, Any], *keys: str) -> int | None:
         """The first of `keys` that holds a counter."""
+        get = source.get
         for key in keys:
-            value = source.get(key)
+            value = get(key)
             if value is None:
                 continue
             if type(value) is int and 0 <= value <= COUNT_MAX:

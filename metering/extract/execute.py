@@ -11,7 +11,6 @@ from metering.extract.counts import text_or_none
 from metering.extract.openai_chat import usage_of_fields
 from pricing.usage import Usage
 
-_EXTRACTOR = "execute/1"
 _TERMINAL = frozenset(
     {
         "execution.completed",
@@ -41,11 +40,12 @@ _decode = msgspec.json.Decoder(_Body).decode
 class Execute:
     name = "execute"
     version = 1
+    extractor = "execute/1"
     native_errors: Literal["openai", "anthropic"] | None = None
     has_output = True
 
     def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
-        reading = Reading(_EXTRACTOR, facts, provider)
+        reading = Reading(self.extractor, facts, provider)
         fields = decode_body(_decode, _Body, body)
         if fields is None:
             return reading.nothing()
@@ -55,7 +55,7 @@ class Execute:
         )  # fmt: skip
 
     def open_stream(self, facts: RequestFacts, provider: str) -> "ExecuteStream":
-        return ExecuteStream(Reading(_EXTRACTOR, facts, provider))
+        return ExecuteStream(Reading(self.extractor, facts, provider))
 
 
 def read_header(value: str | bytes, facts: RequestFacts, provider: str) -> Usage:

@@ -34,14 +34,15 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 class OpenAIChat:
     name = "openai_chat"
     version = 1
+    extractor = "openai_chat/1"
     native_errors: Literal["openai", "anthropic"] | None = "openai"
     has_output = True
 
     def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
-        return usage_of_body(Reading(f"{self.name}/{self.version}", facts, provider), body)
+        return usage_of_body(Reading(self.extractor, facts, provider), body)
 
     def open_stream(self, facts: RequestFacts, provider: str) -> "ChatStream":
-        return ChatStream(Reading(f"{self.name}/{self.version}", facts, provider))
+        return ChatStream(Reading(self.extractor, facts, provider))
 
 
 def usage_of_body(reading: Reading, body: bytes) -> Usage:

@@ -32,16 +32,17 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 class OpenAIResponses:
     name = "openai_responses"
     version = 1
+    extractor = "openai_responses/1"
     native_errors: Literal["openai", "anthropic"] | None = "openai"
     has_output = True
 
     def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
-        reading = Reading(f"{self.name}/{self.version}", facts, provider)
+        reading = Reading(self.extractor, facts, provider)
         response = decode_body(_decode, Response, body)
         return reading.nothing() if response is None else _usage(reading, response)
 
     def open_stream(self, facts: RequestFacts, provider: str) -> "ResponsesStream":
-        return ResponsesStream(Reading(f"{self.name}/{self.version}", facts, provider))
+        return ResponsesStream(Reading(self.extractor, facts, provider))
 
 
 def _usage(reading: Reading, response: Response) -> Usage:

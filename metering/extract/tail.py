@@ -18,7 +18,7 @@ def usage_of_tail(fmt: WireFormat, facts: RequestFacts, provider: str, tail: byt
 
     Text that quotes such an object cannot be mistaken for it: inside a JSON string its quotes are escaped.
     """
-    reading = Reading(f"{fmt.name}/{fmt.version}", facts, provider)
+    reading = Reading(fmt.extractor, facts, provider)
     text = tail.decode("utf-8", "replace")
     for found in reversed(list(_KEY.finditer(text))):
         try:

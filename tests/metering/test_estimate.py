@@ -110,7 +110,7 @@ fields = st.sampled_from([
 @given(st.dictionaries(fields, json_values))
 def test_any_json_is_survived_and_facts_have_their_types(document: dict[str, Any]) -> None:
     facts = read_request(json.dumps(document).encode(), CHAT)
-    assert isinstance(facts.stream, bool) and isinstance(facts.include_usage, bool)
+    assert {type(facts.stream), type(facts.include_usage)} == {bool}
     assert facts.model is None or isinstance(facts.model, str)
     assert facts.user_id is None or isinstance(facts.user_id, str)
     assert facts.max_tokens is None or 0 <= facts.max_tokens <= 2**53
