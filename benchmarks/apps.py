@@ -6,6 +6,7 @@ Both answer at once with one chat completion of 1.2 KB, or stream one in 20 chun
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -79,7 +80,7 @@ def _metered(app: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    made = {
+    made: dict[str, Callable[[], Any]] = {
         "django": _django_app,
         "bare_metered": lambda: _metered(bare),
         "django_metered": lambda: _metered(_django_app()),

@@ -17,7 +17,7 @@ PER_MILLION = {
 
 def bench_card() -> RateCard:
     """Book `cost` at these prices, book `list` at 1.2 times."""
-    rates = []
+    rates: list[Rate] = []
     for book, factor in (("cost", Decimal(1)), ("list", Decimal("1.2"))):
         for (provider, model), prices in PER_MILLION.items():
             for bucket, price in prices.items():

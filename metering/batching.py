@@ -33,7 +33,8 @@ class Waiting(Generic[Row]):
     __slots__ = ("answer", "row", "until")
 
     def __init__(self, row: Row, answer: "asyncio.Future[bool]", until: float) -> None:
-        self.row, self.answer, self.until = row, answer, until
+        self.row: Row = row
+        self.answer, self.until = answer, until
 
     def resolve(self, value: bool) -> bool:
         """Answer; False when nobody waits any more."""

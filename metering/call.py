@@ -24,7 +24,7 @@ from metering.gate import Account
 from metering.ids import instant_of, uuid7
 from metering.routes import Route
 from metering.rows import EventRow, HoldRow, PricingStatus, Status
-from pricing.money import decimal_string
+from pricing.money import decimal_string, round_amount
 from pricing.pricelist import RateCard
 from pricing.rating import Charge, rate_usage
 from pricing.usage import Usage
@@ -84,7 +84,7 @@ class Call(msgspec.Struct, gc=True):
             tokens_input=usage.tokens_input, tokens_output=usage.tokens_output, tokens_total=usage.tokens_total,
             buckets=usage.buckets, provider=usage.provider or self.route.provider, model=usage.model or self.facts.model or "",
             model_requested=usage.model_requested or self.facts.model or "",
-            model_cost_input=cost.unit_price_input, model_cost_output=cost.unit_price_output,
+            model_cost_input=_rounded(cost.unit_price_input), model_cost_output=_rounded(cost.unit_price_output),
             cost_input=cost.amount_input if cost.total is not None else None,
             cost_output=cost.amount_output if cost.total is not None else None,
             cost_total=cost.total, charge_total=charge.total, currency=charge.currency or account.currency,
@@ -123,6 +123,11 @@ def usage_headers(row: EventRow, *, shows_cost: bool) -> list[tuple[bytes, bytes
         for name, value in values
         if value is not None
     ]
+
+
+def _rounded(price: Decimal | None) -> Decimal | None:
+    """A unit price as the column holds it; the amounts beside it were made from the exact one."""
+    return None if price is None else round_amount(price)
 
 
 def _status(status: Status, used: bool) -> Status:

@@ -57,14 +57,11 @@ def _drifts(customer_id: UUID, day: date, row: tuple[Any, ...]) -> Iterator[Drif
     half = len(DAILY_SUMS)
     for name, counted, kept in zip(DAILY_SUMS, sums[:half], sums[half:], strict=True):
         if counted != kept:
+            feature, provider, model, api_key_id = map(str, key)
             yield Drift(
-                customer_id,
-                day,
-                *(str(part) for part in key),
-                column=name,
-                events=_decimal(name, counted),
-                daily=_decimal(name, kept),
-            )
+                customer_id=customer_id, day=day, feature=feature, provider=provider, model=model, api_key_id=api_key_id,
+                column=name, events=_decimal(name, counted), daily=_decimal(name, kept),
+            )  # fmt: skip
 
 
 def _customers_of(day: date) -> list[UUID]:

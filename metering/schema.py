@@ -41,10 +41,12 @@ class CreateHotTable(migrations.CreateModel):
             return
         model = to_state.apps.get_model(app_label, self.name)
         sql, parameters = schema_editor.table_sql(model)
-        for statement in self._statements(sql, model._meta.db_table):
-            schema_editor.execute(statement, parameters or None)
-            parameters = None
-        schema_editor.deferred_sql.extend(schema_editor._model_indexes_sql(model))
+        table, *more = self._statements(sql, model._meta.db_table)
+        schema_editor.execute(table, parameters or None)
+        for statement in more:
+            schema_editor.execute(statement)
+        indexes = schema_editor._model_indexes_sql(model)  # type: ignore[attr-defined]  # absent from the stubs
+        schema_editor.deferred_sql.extend(indexes)
 
     def _statements(self, sql: str, table: str) -> list[str]:
         sql = sql.replace(" PRIMARY KEY", "", 1)

@@ -24,6 +24,7 @@ from metering.ids import instant_of, uuid7
 from metering.models import Hold, Writer
 from metering.rows import EventRow
 from metering.store.base import Lane, SequenceRefused, Store
+from pricing.money import round_amount
 from pricing.pricelist import RateCard
 from pricing.rating import rate_usage
 from pricing.usage import Usage
@@ -116,7 +117,7 @@ def _swept_event(hold: Hold, card: RateCard, now: datetime) -> EventRow:
             api_key_id=hold.api_key_id, api_key_hash=hold.api_key_hash, user_id=hold.user_id,
             execution_id=str(hold.id), task_type=hold.task_type, endpoint=hold.endpoint, method=hold.method,
             tokens_input=usage.tokens_input, buckets=usage.buckets, provider=hold.provider, model=hold.model,
-            model_requested=hold.model, model_cost_input=cost.unit_price_input, cost_input=cost.total,
+            model_requested=hold.model, model_cost_input=round_amount(cost.unit_price_input) if cost.unit_price_input is not None else None, cost_input=cost.total,
             cost_total=cost.total, charge_total=Decimal(0), currency=hold.currency, rate_ids=cost.rate_ids,
             extractor=usage.extractor,
         )

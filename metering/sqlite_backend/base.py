@@ -1,6 +1,5 @@
 """`ENGINE = "metering.sqlite_backend"`: Django's SQLite backend whose writers take turns with the recorder."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.db.backends.sqlite3 import base
@@ -15,7 +14,7 @@ class TurnstileCursor(base.SQLiteCursorWrapper):
 
     wrapper: "DatabaseWrapper"
 
-    def execute(self, query: str, params: Sequence[Any] | None = None) -> Any:
+    def execute(self, query: str, params: Any = None) -> Any:
         with self.wrapper.turn_for(query):
             return super().execute(query, params)
 

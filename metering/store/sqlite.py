@@ -35,9 +35,9 @@ from metering.store.sql import (
     event_sums,
 )
 from metering.turnstile import Turnstile
+from pricing.money import AmountTooLarge, to_scaled
 
 BUSY_TIMEOUT_S = 5.0
-AMOUNT_SCALE = 12
 T = TypeVar("T")
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
@@ -47,7 +47,9 @@ _INSERT_EVENT = (
 )
 _INSERT_HOLD = f"insert into usage_holds ({HOLD_LIST}, writer_id) values ({', '.join(':' + name for name in HOLD_COLUMNS)}, :writer)"
 _END_HOLD = "delete from usage_holds where id = :hold_id and customer_id = :customer_id"
-_DAILY_TAIL = f"on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD}"
+# A sum of integers beyond 64 bits turns into a binary fraction without a word: then nothing is changed, which is noticed.
+_FITS = " and ".join(f"typeof(t.{name} + excluded.{name}) = 'integer'" for name in DAILY_SUMS)
+_DAILY_TAIL = f"on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD} where {_FITS}"
 _SWEPT = """select id, feature, provider, model, api_key_id, currency, quantity, tokens_input, tokens_output, tokens_total,
     cost_total, charge_total, pricing_status, usage_source, status from usage_events
     where customer_id = :customer_id and created_at >= :hold_at and status = 'interrupted' and id <> :id
@@ -94,7 +96,7 @@ def adapted(value: Any) -> Any:
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, Decimal):
-        return int(value.scaleb(AMOUNT_SCALE))
+        return to_scaled(value)
     if isinstance(value, UUID):
         return value.hex
     if isinstance(value, datetime):
@@ -248,7 +250,7 @@ class SqliteLane:
             if db.execute(_END_HOLD, parameters).rowcount != 1:
                 continue
             db.execute(_INSERT_EVENT, parameters)
-            db.execute(_roll_event(), parameters)
+            _roll(db, _roll_event(), parameters)
             for statement in contribution.row_statements if contribution else ():
                 db.execute(statement, parameters)
             ended.add(row.hold_id)
@@ -290,7 +292,13 @@ def _write_lines(db: sqlite3.Connection, truth: dict[str, Any], swept: dict[str,
         line.update({name: sign * number for name, number in _sums_of(values).items()})
         line.update(revision=revision, line_id=uuid4().hex)
         if db.execute(_INSERT_LINE, line).rowcount == 1:
-            db.execute(_ROLL_LINE, line)
+            _roll(db, _ROLL_LINE, line)
+
+
+def _roll(db: sqlite3.Connection, upsert: str, parameters: dict[str, Any]) -> None:
+    """Add to daily usage. Raises AmountTooLarge where a sum no longer fits; the transaction is undone then."""
+    if db.execute(upsert, parameters).rowcount != 1:
+        raise AmountTooLarge("a sum of daily usage is beyond what SQLite holds exactly")
 
 
 def _sums_of(values: dict[str, Any]) -> dict[str, int]:

@@ -1,7 +1,6 @@
 """Stores that misbehave on purpose: real ones, with a network in between that loses what it is told to lose."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 from uuid import UUID
 
 from metering.gate import Contribution
@@ -82,7 +81,7 @@ class LossyLane:
             self._broken = True
             raise Unavailable("the request was lost")
 
-    def _after(self, answer: Any) -> Any:
+    def _after(self, answer: set[UUID]) -> set[UUID]:
         if self._network.lose_answers > 0:
             self._network.lose_answers -= 1
             self._broken = True

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -14,6 +14,7 @@ from metering.models import QuarantinedRow, UsageEvent
 from metering.wiring import current_store
 from tests.metering.rows import a_hold, an_event
 
+NESTED: Any = functools.reduce(lambda inner, _: [inner], range(3_000), cast(Any, 1))
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[])),
     lambda inner: (
@@ -43,7 +44,7 @@ def test_plain_text_is_left_alone() -> None:
         {"tokens_input": 2**63, "tokens_output": -1, "tokens_total": COUNT_MAX + 1},
         {"cost_total": Decimal("NaN"), "charge_total": Decimal("Infinity"), "cost_input": Decimal(10) ** 19},
         {"raw_usage": {"a": "\0\ud800", "b": [[[[1]]]], "c": 2**200, "\0": None}},
-        {"raw_usage": {"deep": functools.reduce(lambda inner, _: [inner], range(3_000), 1)}},
+        {"raw_usage": {"deep": NESTED}},
         {"metadata": {"big": "x" * 1_000_000}},
         {"metadata": {"object": object(), "bytes": b"\xff", "float": float("nan")}},
         {"quantity": Decimal("-Infinity"), "latency": 2**40, "execution_time": -5},

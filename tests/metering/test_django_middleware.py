@@ -123,7 +123,7 @@ def test_a_client_that_leaves_an_asynchronous_stream_is_drained(host: Host) -> N
         await asyncio.gather(reading, return_exceptions=True)
         await response._iterator.aclose()
         while not host.bench.store.events:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110  what is waited for is another thread's
+            await asyncio.sleep(0.01)
 
     asyncio.run(main())
     assert (host.event.status, host.event.charge_total) == ("client_disconnected", CHARGE)

@@ -168,6 +168,24 @@ def test_one_bad_row_stands_alone_in_quarantine(store: Store) -> None:
     assert_books_agree()
 
 
+@pytest.mark.engine("sqlite")
+def test_a_sum_beyond_what_sqlite_holds_exactly_is_refused_and_kept(store: Store) -> None:
+    """Amounts are integers of 10⁻¹² there: ± 9.2 million in a column."""
+    most = Decimal("9000000")
+    holds = [a_hold() for _ in range(3)]
+
+    async def act(recorder: Recorder) -> None:
+        await asyncio.gather(*map(recorder.hold, holds))
+        await recorder.settle(an_event(holds[0], charge_total=most))
+        await recorder.settle(an_event(holds[1], charge_total=most))
+        await recorder.settle(an_event(holds[2], charge_total=Decimal("10000000")))
+
+    run(store, act)
+    assert DailyUsage.objects.get().charge_total == most
+    assert QuarantinedRow.objects.count() == 2 and Hold.objects.count() == 0
+    assert_books_agree()
+
+
 def test_settling_twice_counts_once(store: Store) -> None:
     hold = a_hold()
     event = an_event(hold)

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
@@ -42,17 +43,17 @@ def test_releasing_twice_or_unheld_does_nothing(tmp_path: Path) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_django_holds_the_turnstile_for_a_transaction_and_for_a_single_write() -> None:
     connection.ensure_connection()
-    turnstile = connection.turnstile  # type: ignore[attr-defined]
+    turnstile: Any = connection.turnstile  # type: ignore[attr-defined]
     with transaction.atomic():
-        assert turnstile.held is True
-    assert turnstile.held is False
+        assert turnstile.held
+    assert not turnstile.held
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         raise ZeroDivisionError
-    assert turnstile.held is False
+    assert not turnstile.held
     with connection.cursor() as cursor:
         cursor.execute("create table t (n integer)")
         cursor.execute("drop table t")
-    assert turnstile.held is False
+    assert not turnstile.held
 
 
 def test_a_connection_of_the_recorder_is_durable(tmp_path: Path) -> None:
