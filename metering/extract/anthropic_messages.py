@@ -57,7 +57,9 @@ class AnthropicMessages:
 
 
 def _usage(reading: Reading, usage: Any, model: Any, *, final: bool) -> Usage:
-    if not isinstance(usage, Mapping):
+    if type(usage) is not dict and not isinstance(
+        usage, Mapping
+    ):  # the abstract check alone takes a third of a µs
         return reading.nothing(model, raw=usage, consistency="ok" if usage is None else "inconsistent")
     counted = (
         read_anthropic(usage)

@@ -57,7 +57,9 @@ def usage_of_fields(
     reading: Reading, usage: Any, model: Any, service_tier: Any, *, final: bool = True, **more: Any
 ) -> Usage:
     """The usage that an object says, with the tier that was really used (which the answer says, not the request)."""
-    if not isinstance(usage, Mapping):
+    if type(usage) is not dict and not isinstance(
+        usage, Mapping
+    ):  # the abstract check alone takes a third of a µs
         return reading.nothing(
             model, raw=usage, consistency="ok" if usage is None else "inconsistent", **more
         )

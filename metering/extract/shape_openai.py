@@ -161,6 +161,8 @@ def _modalities(
     counters: Counters, details: Mapping[str, Any], names: Mapping[str, str], limit: int
 ) -> Mapping[str, int] | None:
     """Tokens that are no text, by modality; None when they do not fit into the side they belong to."""
+    if not details:
+        return _NO_PARTS
     parts: dict[str, int] | None = None
     for key, modality in names.items():
         if details.get(key):
