@@ -36,9 +36,17 @@ def _chunk(delta: object, usage: object = None) -> bytes:
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": None}]
     body = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1763640000, "model": "gpt-5-mini",
             "system_fingerprint": "fp_0123456789abcdef", "choices": choices, "usage": usage}  # fmt: skip
-    return b"data: " + json.dumps(body).encode() + b"\n\n"
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
+RESPONSE = json.dumps({
+    "id": "resp_1", "object": "response", "created_at": 1763640000, "model": "gpt-5-mini", "status": "completed",
+    "service_tier": "default", "output": [{"type": "message", "content": [{"type": "output_text", "text": _TEXT}]}],
+    "usage": {
+        "input_tokens": 1200, "input_tokens_details": {"cached_tokens": 1024}, "output_tokens": 300,
+        "output_tokens_details": {"reasoning_tokens": 192}, "total_tokens": 1500,
+    },
+}).encode()  # fmt: skip
 STREAM_CHUNK = _chunk(
     {"content": "The answer, my friend, is blowing in the wind, the answer is blowing in the wind. "}
 )

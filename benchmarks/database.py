@@ -100,16 +100,23 @@ def _settle(url: str, batch: int, batches: int) -> float:
 
 
 def _bulk(url: str, batch: int, batches: int) -> float:
-    async def main() -> float:
-        lane, writer, spent = BulkLane(dict(conninfo(url))), uuid4(), 0.0
-        for number in range(batches):
-            events = _events(batch)
+    """Two lanes in turn, as an ingest with more than one request at a time uses them: while one batch is moved by the
+    database, the next one is being formatted."""
+    prepared = [_events(batch) for _ in range(batches)]
+
+    async def write(lane: BulkLane, share: list[list[EventRow]]) -> None:
+        writer = uuid4()
+        for number, events in enumerate(share, start=1):
             hashes = [hash_of(event.idempotency_key.encode()) for event in events]
-            began = time.perf_counter()
-            results = await lane.ingest(writer, number + 1, events, hashes)
-            spent += time.perf_counter() - began
-            assert results == ["accepted"] * batch
-        await lane.close()
+            assert await lane.ingest(writer, number, events, hashes) == ["accepted"] * batch
+
+    async def main() -> float:
+        lanes = [BulkLane(conninfo(url)) for _ in range(2)]
+        began = time.perf_counter()
+        await asyncio.gather(*(write(lane, prepared[place::2]) for place, lane in enumerate(lanes)))
+        spent = time.perf_counter() - began
+        for lane in lanes:
+            await lane.close()
         return spent
 
     spent = asyncio.run(main())

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import genai_prices
 from genai_prices import calc_price, extract_usage
 
-from benchmarks.answers import CHAT, EMBEDDING, MESSAGE, STREAM_CHUNK
+from benchmarks.answers import CHAT, EMBEDDING, MESSAGE, RESPONSE, STREAM_CHUNK
 from benchmarks.figures import Figure, median
 from benchmarks.prices import bench_card
 from metering.estimate import read_request
@@ -23,6 +23,7 @@ AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 ROUNDS, CALLS = 15, 2_000
 CASES = (
     ("openai chat", "openai_chat", "openai", "chat", CHAT),
+    ("openai responses", "openai_responses", "openai", "responses", RESPONSE),
     ("anthropic messages", "anthropic_messages", "anthropic", "default", MESSAGE),
     ("openai embeddings", "openai_embeddings", "openai", "embeddings", EMBEDDING),
 )

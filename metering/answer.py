@@ -122,6 +122,8 @@ class MeteredResponse:
                 encoding = value.decode("latin-1")
             elif lowered == b"content-length" and value.isdigit():
                 self._expected = int(value)
+            elif lowered == b"x-usage":
+                self._meter.take_header(self.call, value.decode("latin-1"))
         call = self.call
         self._tap = open_tap(
             self._meter.format_of(call.route), call.facts, call.route.provider, content_type, encoding

@@ -32,6 +32,8 @@ class DjangoAnswer:
         """The response is there: know its code and how to read it."""
         call, headers = self._call, response.headers
         self._status_code = response.status_code
+        if "x-usage" in headers:
+            self._meter.take_header(call, headers["x-usage"])
         self._tap = open_tap(
             self._meter.format_of(call.route), call.facts, call.route.provider,
             headers.get("content-type", ""), headers.get("content-encoding", ""),

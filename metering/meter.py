@@ -15,7 +15,7 @@ from metering.call import Call
 from metering.clean import clean_text
 from metering.drains import Drains
 from metering.estimate import RequestFacts, read_request
-from metering.extract import WireFormat, wire_format
+from metering.extract import WireFormat, read_header, wire_format
 from metering.gate import Account, Gate
 from metering.ids import uuid7
 from metering.problem import Refusal, credits_do_not_cover, metering_unavailable
@@ -101,6 +101,12 @@ class Meter:
         row = self._event(call, read, status, status_code, latency_ms, execution_ms)
         call.ended = True
         return Settlement(row, self.recorder.settle(row))
+
+    def take_header(self, call: Call, value: str) -> None:
+        """The application says the usage in a header of its answer, `X-Usage: {…}`. `record_usage` goes before it."""
+        said = read_header(value, call.facts, call.route.provider)
+        if call.reported is None and said.source != "none":
+            call.reported = said
 
     def format_of(self, route: Route) -> WireFormat:
         """The wire format of a route; its name was checked at start-up."""

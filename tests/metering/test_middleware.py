@@ -299,6 +299,21 @@ def test_what_the_application_says_itself_wins_over_the_answer() -> None:
     assert event.charge_total == Decimal("0.000014")  # 7 × 2/1e6, and an explicit zero of output
 
 
+def test_usage_in_a_header_wins_over_the_answer() -> None:
+    bench = Bench(
+        answering(ANSWER, x_usage='{"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7}')
+    )
+    exchange(bench, REQUEST)
+    assert (bench.event.tokens_input, bench.event.tokens_output) == (7, 0)
+
+
+@pytest.mark.parametrize("value", ["", "{", "null", "[1]", "many"])
+def test_a_header_that_says_nothing_readable_leaves_the_answer_its_word(value: str) -> None:
+    bench = Bench(answering(ANSWER, x_usage=value))
+    exchange(bench, REQUEST)
+    assert bench.event.charge_total == CHARGE
+
+
 def test_a_handed_over_file_cannot_slip_past() -> None:
     seen: list[Any] = []
 
