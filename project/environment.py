@@ -17,7 +17,6 @@ import msgspec
 from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-VAR_DIR = BASE_DIR / "var"
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -53,6 +52,7 @@ def _sections() -> dict[str, tuple[Variable, ...]]:
             v("FIELD_ENCRYPTION_KEYS", "secret", "", "Encrypts stored secrets; several with commas, the newest first."),
         ),
         "Storage": (
+            v("VAR_DIR", "path", "var", "Where files are kept: the SQLite database, generated secrets, Celery's queue without Redis."),
             v("DATABASE_URL", "url", "", "postgres://user:password@host:5432/name or sqlite:///path. Empty: SQLite under var/.", schemes=("postgres", "postgresql", "sqlite")),
             v("DB_POOL", "number", "0", "Connections that each process pools for Django on PostgreSQL; 0: one for each request.", most=1000),
             v("REDIS_URL", "url", "", "redis://host:6379. Empty: no Redis is used.", schemes=("redis", "rediss", "unix")),
@@ -65,7 +65,7 @@ def _sections() -> dict[str, tuple[Variable, ...]]:
             v("ENABLE_PRICING_MIDDLEWARE", "flag", "true", "Meter the routes. Off: everything passes unmetered."),
             v("METERED_ROUTES", "path", "", "TOML file with the metered routes. Empty: /v1/execute and the pass-through routes."),
             v("SNAPSHOT_MAX_STALE_S", "number", "300", "Seconds for which a known caller is still admitted while the database is away.", most=86400),
-            v("SPOOL_DIR", "path", "var/spool", "Where events wait while the database is away (plans that fail open)."),
+            v("SPOOL_DIR", "path", "", "Where events wait while the database is away (plans that fail open). Empty: spool/ in VAR_DIR."),
             v("SPOOL_MAX_MB", "number", "512", "Bound of the spool in megabytes.", least=1),
             v("USAGE_RETENTION_DAYS", "number", "90", "Days for which usage events are kept.", least=1),
         ),

@@ -55,6 +55,11 @@ class Together:
         return None
 
     @property
+    def pids(self) -> list[int]:
+        """The process ids of the programs, in their order."""
+        return [child.pid for child in self._children.values()]
+
+    @property
     def told_to_stop(self) -> bool:
         return self._told_to_stop
 

@@ -8,14 +8,15 @@ from typing import Any
 import environ
 
 from project import environment
-from project.environment import BASE_DIR, VAR_DIR, flag, level, listing, number, text
+from project.environment import BASE_DIR, flag, level, listing, number, text
 
 environment.load_dotenv()
 environment.check_all()
 
 DEBUG = flag("DEBUG")
 HOST, PORT = text("HOST"), number("PORT")
-WEAK_SECRETS = frozenset({"secret", "changeme", "change-me", "jwt-secret", "your-secret-key", "insecure"})
+VAR_DIR = environment.path("VAR_DIR") or BASE_DIR / "var"
+SECRET_CHARACTERS_MIN = 32
 
 
 def _kept_secret(file: Path) -> str:
@@ -35,12 +36,19 @@ def _kept_secret(file: Path) -> str:
     return file.read_text().strip()
 
 
-def _checked_secrets(name: str) -> list[str]:
-    given = listing(name)
-    for value in given if not DEBUG else ():
-        if value.lower() in WEAK_SECRETS or len(value) < 32:
-            raise environment.wrong(name, value, "is a known default or shorter than 32 characters")
-    return given
+def _strong(name: str, value: str) -> str:
+    """The secret itself, unless it can be guessed and this is no place for debugging."""
+    if not DEBUG and (len(value) < SECRET_CHARACTERS_MIN or value.startswith("django-insecure-")):
+        raise environment.wrong(
+            name, value, f"is shorter than {SECRET_CHARACTERS_MIN} characters or a known default"
+        )
+    return value
+
+
+def _currency(code: str) -> str:
+    if len(code) != 3 or not (code.isascii() and code.isalpha() and code.isupper()):
+        raise environment.wrong("CURRENCY", code, "is not three capital letters")
+    return code
 
 
 def _allowed_hosts() -> list[str]:
@@ -49,8 +57,8 @@ def _allowed_hosts() -> list[str]:
     return ["*"] if HOST in ("0.0.0.0", "::") else ["localhost", "127.0.0.1", "[::1]", HOST]  # noqa: S104
 
 
-SECRET_KEY = text("SECRET_KEY") or _kept_secret(VAR_DIR / "secret_key")
-JWT_SECRETS = _checked_secrets("JWT_SECRET")
+SECRET_KEY = _strong("SECRET_KEY", text("SECRET_KEY") or _kept_secret(VAR_DIR / "secret_key"))
+JWT_SECRETS = [_strong("JWT_SECRET", secret) for secret in listing("JWT_SECRET")]
 ALLOWED_HOSTS = _allowed_hosts()
 CSRF_TRUSTED_ORIGINS = listing("TRUSTED_ORIGINS")
 HTTPS = flag("HTTPS")
@@ -169,7 +177,7 @@ REST_FRAMEWORK = {
 
 # --- Tollgate
 
-CURRENCY = text("CURRENCY")
+CURRENCY = _currency(text("CURRENCY"))
 METRICS_TOKEN = text("METRICS_TOKEN")
 TOLLGATE: dict[str, Any] = {
     "METERED_ROUTES": str(environment.path("METERED_ROUTES") or ""),
@@ -242,7 +250,7 @@ LOGGING = {
 # --- read and checked here, for what is still to come: jobs of billing, Stripe, the spool
 
 FIELD_ENCRYPTION_KEYS = listing("FIELD_ENCRYPTION_KEYS")
-SPOOL_DIR, SPOOL_MAX_MB = environment.path("SPOOL_DIR"), number("SPOOL_MAX_MB")
+SPOOL_DIR, SPOOL_MAX_MB = environment.path("SPOOL_DIR") or VAR_DIR / "spool", number("SPOOL_MAX_MB")
 USAGE_RETENTION_DAYS = number("USAGE_RETENTION_DAYS")
 REPORT_HOUR_UTC, BILLING_CRON = number("REPORT_HOUR_UTC"), text("BILLING_CRON")
 STRIPE_SECRET_KEY, STRIPE_API_BASE = text("STRIPE_SECRET_KEY"), text("STRIPE_API_BASE")

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from django.contrib.staticfiles.finders import AppDirectoriesFinder
-from starlette.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import ASGIApp, Scope
 
@@ -21,7 +22,10 @@ class AppStaticFiles(StaticFiles):
         return str(super().get_path({**scope, "path": scope["path"].removeprefix("/static")}))
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
+        try:
+            response = await super().get_response(path, scope)
+        except HTTPException as error:  # no framework stands around this app to answer it
+            return PlainTextResponse(error.detail, error.status_code)
         response.headers["cache-control"] = CACHE
         response.headers["x-content-type-options"] = "nosniff"
         return response

@@ -14,12 +14,11 @@ from django.conf import settings
 from django.core.management import BaseCommand, CommandError, call_command
 
 from billing import demo
-from project.environment import BASE_DIR, VAR_DIR
+from project.environment import BASE_DIR
 from project.processes import Program, Together
 
 READY_S_MAX = 60.0
 LIST_MARKUP_PERCENT = "20"  # what the demo charges above the providers' prices
-DEMO_FILE = VAR_DIR / "demo.json"
 
 
 class Command(BaseCommand):
@@ -34,7 +33,7 @@ class Command(BaseCommand):
         check_port(host, port)
         call_command("migrate", interactive=False, verbosity=0)
         call_command("load_prices", list_markup=LIST_MARKUP_PERCENT, stdout=StringIO())
-        loaded = demo.load(DEMO_FILE)
+        loaded = demo.load(settings.VAR_DIR / "demo.json")
         environment = {**os.environ, "HOST": host, "PORT": str(port), "PYTHONUNBUFFERED": "1"}
         together = Together(programs(host, port), environment)
         together.start()
