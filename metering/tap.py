@@ -23,7 +23,7 @@ TAIL_BYTES = 1024 * 1024  # of a longer one, where usage is looked for at its en
 
 _LF = 10
 _EVENT_ENDS = (b"\n\n", b"\n\r\n")
-_JSON_DATA = (b"data: {", b"data:{")  # and therefore no `[DONE]`
+_D, _BRACE = b"d}"  # no other field of an event begins with d
 _BOUNDARY = re.compile(rb"\n\r?\n")
 _DONE = b"[DONE]"
 _BOM = b"\xef\xbb\xbf"
@@ -79,7 +79,8 @@ class EventTap:
     """
 
     __slots__ = (
-        "_boring", "_ended", "_event_max", "_events", "_first", "_looks", "_marker", "_markers", "_open_bytes", "_parts",
+        "_boring", "_ended", "_event_max", "_events", "_first", "_looks", "_marker", "_markers", "_only_marker",
+        "_open_bytes", "_parts",
         "_quiet", "_reader", "_tail",
     )  # fmt: skip
 
@@ -87,6 +88,7 @@ class EventTap:
         self._reader = reader
         self._marker, *rest = reader.interesting
         self._markers = tuple(rest)
+        self._only_marker = b"" if rest else self._marker
         self._boring = reader.boring
         self._quiet = reader.quiet
         self._event_max = event_max
@@ -100,21 +102,24 @@ class EventTap:
         self._ended = False
 
     def feed(self, chunk: bytes) -> int:
-        # Ordered by cost: looking for one byte is ten times cheaper than looking for a word.
-        if not self._parts and chunk.endswith(b"\n\n"):
+        # Ordered by cost: looking for one byte is ten times cheaper than looking for a word, a comparison cheaper than a call.
+        if not self._parts and chunk:
             line_end = chunk.find(_LF)
             last_line_end = len(chunk) - 2
-            if line_end == last_line_end:
-                if chunk.startswith(_JSON_DATA) and not self._markers:
-                    at = chunk.find(self._marker)
+            if line_end == last_line_end and chunk[-1] == _LF:
+                marker = self._only_marker
+                if (
+                    chunk[0] == _D and chunk[-3] == _BRACE and marker
+                ):  # one line of `data: {…}`, therefore no `[DONE]`
+                    at = chunk.find(marker)
                     if at < 0 or (
-                        chunk.startswith(self._boring, at)
-                        and chunk.find(self._marker, at + len(self._marker)) < 0
+                        chunk.startswith(self._boring, at) and chunk.find(marker, at + len(marker)) < 0
                     ):
                         self._events += 1
                         return -1
             elif (
                 chunk[:line_end] in self._quiet
+                and chunk.endswith(b"\n\n")
                 and chunk.find(_LF, line_end + 1) == last_line_end
                 and chunk.startswith(b"data:", line_end + 1)
             ):
