@@ -10,6 +10,7 @@ One `BillingGate` belongs to one event loop.
 
 import asyncio
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -69,7 +70,7 @@ class BillingGate:
         self._known: Bounded[_Entry] = Bounded(KNOWN_MAX)
         self._unknown: Bounded[float] = Bounded(UNKNOWN_MAX)  # digest → when it was found unknown
         self._loading: dict[str, asyncio.Task[bool]] = {}
-        self._failed_at = float("-inf")
+        self._failed_at = -math.inf
 
     async def resolve(self, headers: Headers, at: datetime) -> Account | Refusal:
         """The account behind the key in `headers`, in the billing period of `at`; or the refusal."""
@@ -80,7 +81,7 @@ class BillingGate:
         entry = self._known.get(digest)
         if entry is None and self._recently_unknown(digest):
             return invalid_api_key()
-        age = self._monotonic() - entry.read_at if entry else float("inf")
+        age = self._monotonic() - entry.read_at if entry else math.inf
         if age > FRESH_S:
             loading = self._reload(digest)
             if age > STALE_S and loading is not None:

@@ -54,7 +54,7 @@ def _sections() -> dict[str, tuple[Variable, ...]]:
         "Storage": (
             v("VAR_DIR", "path", "var", "Where files are kept: the SQLite database, generated secrets, Celery's queue without Redis."),
             v("DATABASE_URL", "url", "", "postgres://user:password@host:5432/name or sqlite:///path. Empty: SQLite under var/.", schemes=("postgres", "postgresql", "sqlite")),
-            v("DB_POOL", "number", "0", "Connections that each process pools for Django on PostgreSQL; 0: one for each request.", most=1000),
+            v("DB_POOL", "number", "0", "Connections to PostgreSQL that the requests of a process share; 0: one is opened for each request.", most=1000),
             v("REDIS_URL", "url", "", "redis://host:6379. Empty: no Redis is used.", schemes=("redis", "rediss", "unix")),
             v("REDIS_HOST", "text", "", "Instead of REDIS_URL: the host."),
             v("REDIS_PORT", "number", "6379", "Beside REDIS_HOST: the port.", least=1, most=65535),

@@ -107,6 +107,10 @@ STATIC_URL = "/static/"
 # --- storage
 
 
+# The threads that keep one each for as long as the process lives: rate card, accounts, last use of keys, readiness.
+RESIDENT_CONNECTIONS = 4
+
+
 def _database() -> dict[str, Any]:
     url = text("DATABASE_URL") or f"sqlite:///{VAR_DIR / 'tollgate.sqlite3'}"
     database: dict[str, Any] = dict(environ.Env.db_url_config(url))
@@ -115,7 +119,7 @@ def _database() -> dict[str, Any]:
     if "postgresql" not in database["ENGINE"]:
         raise environment.WrongSetting("DATABASE_URL: names neither PostgreSQL nor SQLite")
     if size := number("DB_POOL"):
-        database.setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": size}
+        database.setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": size + RESIDENT_CONNECTIONS}
     return database
 
 
