@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import msgspec
 from starlette.types import ASGIApp, Message
 
@@ -23,7 +24,12 @@ async def ask(
     """The whole answer to one request without a body."""
     sent: list[Message] = []
 
+    asked: list[bool] = []
+
     async def receive() -> Message:
+        if asked:
+            await anyio.sleep_forever()  # the client stays, and sends nothing more
+        asked.append(True)
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:
