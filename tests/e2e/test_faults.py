@@ -16,7 +16,7 @@ from tests.servers import WebProcess
 
 
 def body_for(name: str, *, stream: bool) -> dict[str, Any]:
-    return {"model": "gpt-4o-mini", "messages": [], "user": name, "stream": stream}
+    return {"model": "o3-mini", "messages": [], "user": name, "stream": stream}
 
 
 def call(server: WebProcess, fault: str, *, stream: bool) -> tuple[str, int, bytes]:

@@ -204,7 +204,9 @@ def test_an_error_of_the_upstream_reaches_the_client_as_it_is(
         openai_client.chat.completions.create(
             model="gpt-5-mini", messages=[], extra_headers={"x-fault": "429"}
         )
-    events = server.database.rows("select status, status_code from usage_events where status_code = 429")
+    events = server.database.rows(
+        "select status, status_code from usage_events where model_requested = 'gpt-5-mini'"
+    )
     assert [event["status"] for event in events] == ["error"]
 
 
