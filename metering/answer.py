@@ -134,7 +134,9 @@ class MeteredResponse:
             await self._settlement.committed()
             await self._forward(message)
             return
-        chunk: bytes = message.get("body", b"")
+        chunk = message.get("body", b"")
+        if type(chunk) is not bytes:  # a memoryview is allowed
+            chunk = bytes(chunk)
         more: bool = message.get("more_body", False)
         waits_from = -1
         if chunk:
@@ -142,7 +144,7 @@ class MeteredResponse:
             if self._latency_ms is None:
                 self._latency_ms = self._elapsed_ms()
             if self._tap is not None:
-                waits_from = self._tap.feed(chunk)
+                waits_from = self._read(chunk)
         if not more or (self._expected is not None and self._seen >= self._expected):
             await self._finish(message)
         elif waits_from >= 0:
@@ -157,6 +159,15 @@ class MeteredResponse:
                 await self._send_start(None)
                 self._watch_client()
             await self._forward(message)
+
+    def _read(self, chunk: bytes) -> int:
+        """Where in the chunk the end begins, or -1. A failure costs the usage, never the answer."""
+        try:
+            return self._tap.feed(chunk) if self._tap is not None else -1
+        except Exception:
+            log.exception("the answer to call %s cannot be read any further", self.call.id)
+            self._tap = None
+            return -1
 
     async def _finish(self, message: Message) -> None:
         """Commit, then let the end of the answer go."""

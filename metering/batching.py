@@ -71,11 +71,19 @@ class Phase(ABC, Generic[Row]):
 
     @abstractmethod
     async def read_back(self, lane: Lane, batch: "Batch[Row]") -> "set[UUID]":
-        """The answer to a batch that was applied although its answer was lost."""
+        """Which of the batch are in the database, whoever wrote them and when."""
 
     @abstractmethod
-    async def answer(self, lane: Lane, batch: "Batch[Row]", done: "set[UUID]") -> "Batch[Row]":
-        """Resolve the batch; the rows that are to be written once more, each by itself. Raises StoreError."""
+    def answer(self, batch: "Batch[Row]", done: "set[UUID]") -> "Batch[Row]":
+        """Resolve an applied batch; the rows that are to be written once more, each by itself. Raises nothing."""
+
+    @abstractmethod
+    def hold_id(self, row: Row) -> UUID:
+        """The hold that the row makes or ends: what the database names in its answers."""
+
+    def still_wanted(self, waiting: Waiting[Row]) -> bool:
+        """Whether a row has to be written although nobody may be waiting for it any more."""
+        return True
 
     def add(self, row: Row) -> "asyncio.Future[bool]":
         """Queue a row. The future resolves once it is durable, and raises TimeoutError when that takes too long; the row
@@ -91,9 +99,9 @@ class Phase(ABC, Generic[Row]):
             await self._wake.wait()
             self._wake.clear()
             while self.queue:
-                batch = [self.queue.popleft() for _ in range(min(len(self.queue), BATCH_MAX))]
-                self.in_flight = batch
-                await self._write(batch)
+                taken = [self.queue.popleft() for _ in range(min(len(self.queue), BATCH_MAX))]
+                self.in_flight = [waiting for waiting in taken if self.still_wanted(waiting)]
+                await self._write(self.in_flight)
                 self.in_flight = []
 
     def stop(self) -> None:
@@ -108,8 +116,11 @@ class Phase(ABC, Generic[Row]):
             await lane.close()
 
     def end(self) -> None:
-        """After `run`: no timer is left behind."""
+        """After `run`: no timer is left behind, and nobody waits for ever."""
         self._overdue.cancel()
+        for waiting in (*self.in_flight, *self.queue):
+            if not waiting.answer.done():
+                waiting.answer.set_exception(TimeoutError("the recorder has stopped"))
 
     def _give_up(self) -> None:
         """Tell those who have waited too long; one timer for all costs less than one for each."""
@@ -120,12 +131,12 @@ class Phase(ABC, Generic[Row]):
         self._overdue = self._loop.call_later(self._deadline_s / 10, self._give_up)
 
     async def _write(self, batch: "Batch[Row]") -> None:
-        parts, failures, unknown = deque([batch]), 0, False
+        parts, failures, unknown = deque([batch] if batch else []), 0, False
         while parts:
             try:
                 again = await self._write_once(parts[0])
                 parts.popleft()
-                parts.extend([waiting] for waiting in again)
+                parts.extend(again)
                 failures, unknown = 0, False
                 continue
             except BadRow as error:
@@ -133,9 +144,8 @@ class Phase(ABC, Generic[Row]):
                 continue
             except Locked as error:
                 log.warning("%s batch met a lock: %s", self.name, error)
-                if (
-                    not unknown
-                ):  # else a connection thought lost may still be committing: ask for the same number again
+                # After a lost connection the same number is asked for again: the other one may still be committing.
+                if not unknown:
                     self._set_aside(parts)
             except Unavailable as error:
                 unknown = True
@@ -148,32 +158,41 @@ class Phase(ABC, Generic[Row]):
             await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
             failures += 1
 
-    async def _write_once(self, batch: "Batch[Row]") -> "Batch[Row]":
+    async def _write_once(self, batch: "Batch[Row]") -> "list[Batch[Row]]":
+        """Write the batch under the next number; what of it is to be written again. Until the number is known to be
+        applied it is not moved on, and from then on nothing here can fail."""
         if self._lane is None:
             self._lane = await self._store.open_lane(self.name)
-        seq = self.seq + 1
+        lane, seq = self._lane, self.seq + 1
         try:
-            done = await self.apply(self._lane, seq, batch)
+            done = await self.apply(lane, seq, batch)
         except SequenceRefused:
-            if not await self._was_applied(self._lane, seq):
-                return await self._write_once(batch)
-            done = await self.read_back(self._lane, batch)
-        again = await self.answer(self._lane, batch, done)
+            applied = await self._was_applied(lane, seq)
+            done = await self.read_back(lane, batch)
+            if not applied:
+                return self._under_a_new_id(batch, done)
         self.seq = seq
-        return again
+        return [[waiting] for waiting in self.answer(batch, done)]
 
     async def _was_applied(self, lane: Lane, seq: int) -> bool:
-        """Whether the refused number was applied before; a fenced writer gets a new identity, whose numbers start anew."""
+        """Whether the refused number was applied before. Otherwise the writer was fenced, or its row is not the one that
+        was written last: a database that was restored, or a standby that took over too early."""
         state = await lane.writer_state(self.writer)
         if state is not None and state.seq == seq:
             return True
-        if state is None or not state.fenced:
-            raise Unavailable(f"writer {self.writer} is not right before number {seq}: {state}")
-        log.warning(
-            "%s writer %s was declared dead while alive; going on under a new id", self.name, self.writer
-        )
-        self.writer, self.seq = uuid4(), 0
+        log.warning("%s writer %s cannot go on after number %d: %s", self.name, self.writer, seq - 1, state)
         return False
+
+    def _under_a_new_id(self, batch: "Batch[Row]", done: "set[UUID]") -> "list[Batch[Row]]":
+        """A new identity, whose numbers start anew; what is in the database already is not written again."""
+        self.writer, self.seq = uuid4(), 0
+        rest = []
+        for waiting in batch:
+            if self.hold_id(waiting.row) in done:
+                waiting.resolve(True)
+            else:
+                rest.append(waiting)
+        return [rest] if rest else []
 
     async def _divide(self, parts: "deque[Batch[Row]]", error: BadRow) -> None:
         """Halve the first part; a row that stands alone is put away with the reason."""

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from metering.rows import EventRow, HoldRow
+from pricing.money import round_amount
 
 TEXT_LIMITS = {
     "api_key_hash": 64, "user_id": 256, "execution_id": 128, "task_type": 64, "endpoint": 256, "method": 16,
@@ -103,8 +104,9 @@ def clean_event(row: EventRow) -> EventRow:
             setattr(row, name, None)
             mended = True
             row.pricing_status = "unpriced"
-    if not _amount_fits(row.quantity):
+    if not _amount_fits(row.quantity) or row.quantity < 0:
         row.quantity, mended = Decimal(0), True
+    row.quantity = round_amount(row.quantity)
     for name in ("execution_time", "latency"):
         value = getattr(row, name)
         if value is not None:

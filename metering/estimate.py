@@ -11,7 +11,7 @@ from metering.inflate import READABLE_ENCODINGS, inflate
 
 BYTES_PER_TOKEN = 4
 MESSAGE_OVERHEAD_TOKENS = 8  # role markers and priming, which no byte of the body stands for
-_REQUEST_MAX = 64 * 1024 * 1024  # bytes after decompression
+_REQUEST_MAX = 8 * 1024 * 1024  # bytes after decompression, on the event loop: a bomb may not hold it up
 _COUNT_MAX = 2**53
 
 

@@ -43,8 +43,10 @@ def observe_settled(rows: Sequence[EventRow]) -> None:
     for row in rows:
         events[row.feature, row.plan, row.status] += 1
         units[row.feature, row.plan] += row.quantity
-        counted[row.provider, row.model, "input"] += row.tokens_input or 0
-        counted[row.provider, row.model, "output"] += row.tokens_output or 0
+        # A model without a price may be any text that a caller made up: no series for each.
+        model = row.model if row.pricing_status == "priced" else "other"
+        counted[row.provider, model, "input"] += row.tokens_input or 0
+        counted[row.provider, model, "output"] += row.tokens_output or 0
         costs[row.currency] += row.cost_total or 0
         charges[row.currency] += row.charge_total or 0
     for labels, number in events.items():

@@ -4,6 +4,7 @@ One immutable object in front; a fresh `MeteredResponse` for each metered call o
 is not a metered route passes untouched. The last frame goes out after the commit of the event, nothing else waits.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -24,6 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # An application that hands a file to the server would send bytes that nobody here sees.
+READABLE = frozenset({b"gzip", b"x-gzip", b"deflate", b"identity"})
 UNSEEN_EXTENSIONS = ("http.response.pathsend", "http.response.zerocopysend")
 
 
@@ -66,6 +68,7 @@ class MeteringMiddleware:
         if isinstance(call, Refusal):
             return await self._refuse(call, route, scope, send)
         response = MeteredResponse(self.meter, call, receive, send, replay, request_complete=whole)
+        del request, body, replay  # megabytes, which would live as long as the answer streams
         self._in_flight.add(response)
         try:
             await response.run(self.app, _metered_scope(scope, response))
@@ -81,18 +84,22 @@ class MeteringMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the lifespan on to the application; answer for one that knows none. Settle what is in flight at the end."""
+        self.meter.recorder.start()
         lifespan = _Lifespan(receive, send, self._shut_down)
         try:
             await self.app(scope, lifespan.receive, lifespan.send)
         except Exception as error:
-            if lifespan.answered:
-                raise
+            if not lifespan.unasked:
+                log.exception("the application's lifespan ended with an error")
+                await lifespan.fail(error)
+                return
             log.debug("the application has no lifespan: %s", error)
         await lifespan.answer_what_is_left()
 
     async def _shut_down(self) -> None:
-        for response in tuple(self._in_flight):
-            await response.settle_interrupted()
+        """Settle the calls in flight, all at once, and then write what is queued."""
+        settles = [response.settle_interrupted() for response in tuple(self._in_flight)]
+        await asyncio.gather(*settles, return_exceptions=True)
         await self.meter.recorder.stop()
 
 
@@ -101,13 +108,21 @@ class _Lifespan:
 
     def __init__(self, receive: Receive, send: Send, shut_down: Callable[[], Awaitable[None]]) -> None:
         self._receive, self._send, self._shut_down = receive, send, shut_down
-        self._started = self._stopping = self._stopped = False
+        self._asked = self._started = self._stopping = self._stopped = False
 
     @property
-    def answered(self) -> bool:
-        return self._started
+    def unasked(self) -> bool:
+        """Whether the application gave up before it took its first message: it knows no lifespan."""
+        return not self._asked
+
+    async def fail(self, error: Exception) -> None:
+        """The application broke off its start: say so to the server, which would wait for ever."""
+        if not self._started:
+            self._started = self._stopped = True
+            await self._send({"type": "lifespan.startup.failed", "message": str(error)})
 
     async def receive(self) -> Message:
+        self._asked = True
         message = await self._receive()
         if message["type"] == "lifespan.shutdown":
             self._stopping = True
@@ -160,9 +175,20 @@ async def read_ahead(receive: Receive, bytes_max: int) -> tuple[bytes, list[Mess
 def _metered_scope(scope: Scope, response: MeteredResponse) -> Scope:
     metered = dict(scope)
     metered[SCOPE_KEY] = response.call
+    metered["headers"] = [
+        _readable_only(pair) if pair[0] == b"accept-encoding" else pair for pair in scope["headers"]
+    ]
     extensions = scope.get("extensions")
     if extensions and any(name in extensions for name in UNSEEN_EXTENSIONS):
         metered["extensions"] = {
             name: value for name, value in extensions.items() if name not in UNSEEN_EXTENSIONS
         }
     return metered
+
+
+def _readable_only(accepted: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """What the client accepts, without what we could not read: no client shall choose that its usage is unknown."""
+    name, value = accepted
+    parts = [part.strip() for part in value.split(b",")]
+    kept = [part for part in parts if part.split(b";")[0].strip().lower() in READABLE]
+    return name, b", ".join(kept) or b"identity"

@@ -76,6 +76,12 @@ class UsageEvent(ReadOnlyRows):
             models.Index(fields=["customer_id", "occurred_at"], name="usage_events_customer_time"),
             models.Index(fields=["api_key_hash"], name="usage_events_api_key_hash"),
             models.Index(fields=["created_at"], name="usage_events_created_at"),
+            # finds the swept event of a call that is settled after all
+            models.Index(
+                fields=["customer_id", "execution_id"],
+                condition=models.Q(status="interrupted"),
+                name="usage_events_interrupted",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -31,8 +31,10 @@ def record_usage(
     Give one of: `usage`, a provider's usage object of any known shape; `buckets`, disjoint quantities by unit; or
     `tokens_input` and `tokens_output`. An explicit 0 is 0; what is not given is unknown. The last word before the answer
     is complete counts. True when the call is metered, False when it is not (then nothing happens). Raises ValueError for
-    a counter that is not a whole number of at least 0.
+    a counter that is not a whole number of at least 0 and for a quantity below 0.
     """
+    if quantity is not None and not (Decimal(quantity).is_finite() and quantity >= 0):
+        raise ValueError(f"quantity must be a finite number of at least 0, not {quantity!r}")
     call = call_of(request)
     if call is None or call.ended:
         return False

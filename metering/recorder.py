@@ -8,15 +8,16 @@ commit takes, and nothing is answered before. How a batch is written is `meterin
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from metering.batching import Batch, Phase, rows_of
+from metering.batching import BACKOFF_S, BATCH_MAX, Batch, Phase, Waiting, rows_of
 from metering.gate import Gate
 from metering.pulse import Pulse
 from metering.rows import EventRow, HoldRow
-from metering.store.base import Lane, Store, StoreError
+from metering.store.base import BadRow, Lane, Locked, Store, StoreError
 
 log = logging.getLogger("metering.recorder")
 
@@ -34,7 +35,7 @@ class HoldPhase(Phase[HoldRow]):
     name = "hold"
 
     def __init__(
-        self, store: Store, gate: Gate, deadline_s: float, unclaimed: Callable[[HoldRow], None]
+        self, store: Store, gate: Gate, deadline_s: float, unclaimed: Callable[[HoldRow], object]
     ) -> None:
         super().__init__(store, deadline_s)
         self._gate, self._unclaimed = gate, unclaimed
@@ -46,7 +47,7 @@ class HoldPhase(Phase[HoldRow]):
     async def read_back(self, lane: Lane, batch: Batch[HoldRow]) -> set[UUID]:
         return await lane.held([(row.customer_id, row.id) for row in rows_of(batch)])
 
-    async def answer(self, lane: Lane, batch: Batch[HoldRow], done: set[UUID]) -> Batch[HoldRow]:
+    def answer(self, batch: Batch[HoldRow], done: set[UUID]) -> Batch[HoldRow]:
         again = []
         for waiting in batch:
             if waiting.row.id in done:
@@ -57,6 +58,12 @@ class HoldPhase(Phase[HoldRow]):
             else:  # the sum of a customer's holds did not fit; each by itself may
                 again.append(waiting)
         return again
+
+    def hold_id(self, row: HoldRow) -> UUID:
+        return row.id
+
+    def still_wanted(self, waiting: Waiting[HoldRow]) -> bool:
+        return not waiting.answer.done()  # a call that gave up before its hold was ever sent needs none
 
 
 class SettlePhase(Phase[EventRow]):
@@ -69,6 +76,7 @@ class SettlePhase(Phase[EventRow]):
     ) -> None:
         super().__init__(store, deadline_s)
         self._gate, self._on_settled = gate, on_settled
+        self.corrections: set[asyncio.Task[None]] = set()
 
     async def apply(self, lane: Lane, seq: int, batch: Batch[EventRow]) -> set[UUID]:
         rows = rows_of(batch)
@@ -77,22 +85,58 @@ class SettlePhase(Phase[EventRow]):
     async def read_back(self, lane: Lane, batch: Batch[EventRow]) -> set[UUID]:
         return await lane.settled(rows_of(batch))
 
-    async def answer(self, lane: Lane, batch: Batch[EventRow], done: set[UUID]) -> Batch[EventRow]:
-        swept = [row for row in rows_of(batch) if row.hold_id not in done]
-        if swept:
-            await self._correct(lane, swept)
-        for waiting in batch:
+    def answer(self, batch: Batch[EventRow], done: set[UUID]) -> Batch[EventRow]:
+        late = [waiting for waiting in batch if waiting.row.hold_id not in done]
+        if late:  # on a lane of its own, so that it holds up nobody
+            task = asyncio.ensure_future(correct_surely(self._store, late))
+            self.corrections.add(task)
+            task.add_done_callback(self.corrections.discard)
+        settled = [waiting for waiting in batch if waiting.row.hold_id in done]
+        for waiting in settled:
             waiting.resolve(True)
-        self._on_settled([row for row in rows_of(batch) if row.hold_id in done])
+        try:
+            self._on_settled(rows_of(settled))
+        except Exception:  # counting for a dashboard must not stop the books
+            log.exception("settled events could not be counted")
         return []
 
-    async def _correct(self, lane: Lane, rows: Sequence[EventRow]) -> None:
-        """Their holds are gone: swept while this process was thought dead, or ended by an attempt before."""
-        accounted = await lane.correct(rows)
-        for row in rows:
-            if row.hold_id not in accounted:
-                log.error("event %s has neither a hold nor a swept event; quarantined", row.id)
-                await lane.quarantine(row, "its hold is gone and no event accounts for it")
+    def hold_id(self, row: EventRow) -> UUID:
+        return row.hold_id
+
+
+async def correct_surely(store: Store, late: Batch[EventRow]) -> None:
+    """Book what has no hold any more: it was swept while this process was thought dead, or settled by an attempt before.
+    Row by row, until the database has answered for each; repeating changes nothing."""
+    waiting, lane, failures = deque(late), None, 0
+    while waiting:
+        try:
+            lane = lane or await store.open_lane("correct")
+            await _correct(lane, waiting[0].row)
+            waiting.popleft().resolve(True)
+            failures = 0
+            continue
+        except Locked:
+            waiting.rotate(-1)
+        except Exception as error:  # noqa: BLE001  the database is away: there is nothing to do but to come again
+            log.warning("a late settlement is not booked yet: %s", error)
+            if lane is not None:
+                await lane.close()
+                lane = None
+        await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+        failures += 1
+    if lane is not None:
+        await lane.close()
+
+
+async def _correct(lane: Lane, row: EventRow) -> None:
+    try:
+        accounted = await lane.correct([row])
+        reason = "its hold is gone and no event accounts for it"
+    except BadRow as error:
+        accounted, reason = set(), str(error)
+    if row.hold_id not in accounted:
+        log.error("event %s is quarantined: %s", row.id, reason)
+        await lane.quarantine(row, reason)
 
 
 class Recorder:
@@ -111,44 +155,52 @@ class Recorder:
         self._deadline_s, self._beat_s = deadline_s, beat_s
         self._pid = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._releases: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    def start(self) -> None:
+        """Take calls (again). Without it the first call starts the recorder; after `stop` only this does."""
+        self._stopped = False
 
     async def hold(self, row: HoldRow) -> bool:
         """Commit a hold. False when the gate's SQL did not admit it. Raises RecorderUnavailable; the call must not go out
         then, and a hold that is committed afterwards is released by itself."""
-        self._ensure_running()
+        if self._stopped or not self._is_running():
+            raise RecorderUnavailable("the recorder has stopped")
         if len(self._holds.queue) >= HOLDS_WAITING_MAX:
             raise RecorderUnavailable("too many calls are waiting to be recorded")
+        answer = self._holds.add(row)
         try:
-            return await self._holds.add(row)
+            return await answer
         except TimeoutError as error:
             raise RecorderUnavailable("the hold was not committed in time") from error
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and not answer.exception() and answer.result():
+                self._releases.add(row)  # committed in the very moment in which its call was given up
+            raise
 
     def settle(self, row: EventRow) -> "asyncio.Future[bool]":
         """Queue an event, which also ends its hold. The future resolves once it is committed, or raises TimeoutError when
         that takes too long to wait for; the row stays queued and is written as soon as the database takes it."""
-        self._ensure_running()
+        if self._stopped or not self._is_running():
+            refused: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            refused.set_exception(TimeoutError("the recorder has stopped; the hold will be swept"))
+            return refused
         return self._settles.add(row)
 
     async def release(self, row: HoldRow) -> None:
-        """End the hold of a call that never went out, without an event. Raises nothing: what fails here is swept."""
-        try:
-            lane = await self._store.open_lane("release")
-            try:
-                await lane.release([row])
-            finally:
-                await lane.close()
-        except StoreError as error:
-            log.warning("hold %s not released, the sweep will end it: %s", row.id, error)
+        """End the hold of a call that never went out, without an event. Waits until it is done; repeats until it is."""
+        if self._is_running():
+            await self._releases.add(row)
 
     async def stop(self, timeout_s: float = 20.0) -> None:
         """Write what is queued, then close. What cannot be written in time keeps its hold and is swept."""
+        self._stopped = True
         if self._pid != os.getpid():
             return
         for phase in (self._holds, self._settles):
             phase.stop()
         await _end_all(self._tasks, timeout_s)
-        await _end_all(self._releases, timeout_s)
+        await _end_all([*self._settles.corrections, *self._releases.tasks], timeout_s)
         for phase in (self._holds, self._settles):
             phase.end()
             await phase.close()
@@ -167,21 +219,55 @@ class Recorder:
             "settles_waiting": len(self._settles.queue) + len(self._settles.in_flight),
         }
 
-    def _ensure_running(self) -> None:
-        if self._pid == os.getpid():
-            return
-        # The first use, or a fork: a writer's numbers and connections belong to one process.
-        self._holds = HoldPhase(self._store, self._gate, self._deadline_s, self._release_unclaimed)
-        self._settles = SettlePhase(self._store, self._gate, self._deadline_s, self._on_settled)
-        self._pulse = Pulse(self._store, lambda: (self._holds.writer, self._settles.writer), self._beat_s)
-        self._pulse.start()
-        self._pid = os.getpid()
-        self._tasks = [asyncio.create_task(self._holds.run()), asyncio.create_task(self._settles.run())]
+    def _is_running(self) -> bool:
+        """Start at the first use and after a fork: a writer's numbers and connections belong to one process."""
+        if self._pid != os.getpid():
+            self._releases = Releases(self._store)
+            self._holds = HoldPhase(self._store, self._gate, self._deadline_s, self._releases.add)
+            self._settles = SettlePhase(self._store, self._gate, self._deadline_s, self._on_settled)
+            self._pulse = Pulse(self._store, lambda: (self._holds.writer, self._settles.writer), self._beat_s)
+            self._pulse.start()
+            self._pid = os.getpid()
+            self._tasks = [asyncio.create_task(self._holds.run()), asyncio.create_task(self._settles.run())]
+        return True
 
-    def _release_unclaimed(self, row: HoldRow) -> None:
-        task = asyncio.ensure_future(self.release(row))
-        self._releases.add(task)
-        task.add_done_callback(self._releases.discard)
+
+class Releases:
+    """Holds that are to be ended without an event, all on one lane, repeated until the database has taken them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rows: list[HoldRow] = []
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What is under way."""
+        return [self._task] if self._task is not None and not self._task.done() else []
+
+    def add(self, row: HoldRow) -> "asyncio.Task[None]":
+        """Queue a hold; the task ends when it, and what was queued before, is released."""
+        self._rows.append(row)
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._run())
+        return self._task
+
+    async def _run(self) -> None:
+        failures = 0
+        while self._rows:
+            rows = self._rows[:BATCH_MAX]
+            try:
+                lane = await self._store.open_lane("release")
+                try:
+                    await lane.release(rows)
+                finally:
+                    await lane.close()
+                del self._rows[: len(rows)]
+                failures = 0
+            except StoreError as error:
+                log.warning("%d holds are not released yet: %s", len(self._rows), error)
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+                failures += 1
 
 
 async def _end_all(tasks: Iterable[asyncio.Task[None]], timeout_s: float) -> None:

@@ -77,7 +77,11 @@ class RouteTable:
             raise InvalidRoute(f"{path}: {error}") from error
 
     def match(self, method: str, path: str) -> Route | None:
-        """The route of a request, or None when it is not metered. A trailing slash is another path."""
+        """The route of a request, or None when it is not metered. A trailing slash is another path.
+
+        One newline at the end is not: routers whose patterns end in `$` serve such a path like the one without.
+        """
+        path = path.removesuffix("\n")
         route = self._exact.get((method, path))
         if route is not None or not self._patterns:
             return route

@@ -58,7 +58,8 @@ class CreateHotTable(migrations.CreateModel):
             columns = ", ".join(f'"{column}"' for column in self.primary_key)
             sql = f"{sql[: sql.rindex(')')]}, PRIMARY KEY ({columns}))"
         if self.partition_by is None:
-            return [sql]
+            # the admin asks by the column that Django takes for the key
+            return [sql, f'CREATE INDEX "{table}_id" ON "{table}" ("id")'] if self.replaces else [sql]
         return [
             f'{sql} PARTITION BY RANGE ("{self.partition_by}")',
             f'CREATE TABLE "{table}_default" PARTITION OF "{table}" DEFAULT',

@@ -246,6 +246,11 @@ class Migration(migrations.Migration):
                     models.Index(fields=["customer_id", "occurred_at"], name="usage_events_customer_time"),
                     models.Index(fields=["api_key_hash"], name="usage_events_api_key_hash"),
                     models.Index(fields=["created_at"], name="usage_events_created_at"),
+                    models.Index(
+                        condition=models.Q(("status", "interrupted")),
+                        fields=["customer_id", "execution_id"],
+                        name="usage_events_interrupted",
+                    ),
                 ],
             },
         ),

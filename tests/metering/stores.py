@@ -14,7 +14,7 @@ class LossyStore:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.lose_answers = self.lose_requests = self.lock = 0
+        self.lose_answers = self.lose_requests = self.lock = self.lock_corrections = 0
         self.lanes_opened = 0
 
     async def open_lane(self, name: str) -> Lane:
@@ -50,6 +50,9 @@ class LossyLane:
         return self._after(await self._lane.settle(writer, seq, rows, contribution))
 
     async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
+        if self._network.lock_corrections > 0:
+            self._network.lock_corrections -= 1
+            raise Locked("somebody else holds the row")
         return await self._lane.correct(rows)
 
     async def release(self, rows: Sequence[HoldRow]) -> None:

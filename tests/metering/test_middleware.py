@@ -325,13 +325,48 @@ def test_a_handed_over_file_cannot_slip_past() -> None:
     assert seen == [{}]
 
 
+def test_a_client_cannot_choose_an_encoding_that_hides_its_usage() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(dict(scope["headers"])[b"accept-encoding"])
+        await answering(ANSWER)(scope, receive, send)
+
+    for asked in ("br", "gzip, br;q=0.9, zstd", "*"):
+        exchange(Bench(app), REQUEST, headers={"accept-encoding": asked})
+    assert seen == [b"identity", b"gzip", b"identity"]
+
+
+def test_chunks_that_are_no_bytes_objects_are_read_as_well() -> None:
+    bench = Bench(streaming([memoryview(chunk) for chunk in STREAM]))  # type: ignore[misc]
+    exchange(bench, REQUEST)
+    assert bench.event.charge_total == CHARGE
+
+
+def test_an_application_that_fails_to_start_says_so() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise RuntimeError("no database")
+
+    said: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    asyncio.run(Bench(app).app({"type": "lifespan"}, receive, send))
+    assert said == [{"type": "lifespan.startup.failed", "message": "no database"}]
+
+
 def test_at_shutdown_calls_in_flight_are_settled_as_interrupted() -> None:
     bench = Bench(streaming([chunk("a")] * 50, pause=True))
 
     async def main() -> None:
         made = Exchange(bench, "/v1/chat/completions", REQUEST, {})
         call = asyncio.create_task(bench.app(made.scope, made.receive, made.send))
-        while len(made.sent) < 3:
+        while len(made.sent) < 3:  # noqa: ASYNC110  the call goes on meanwhile
             await asyncio.sleep(0.001)
         messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
         said: list[Any] = []

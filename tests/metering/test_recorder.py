@@ -10,6 +10,8 @@ import pytest
 from django.db import connection, connections
 
 from metering import rollups, sweeper
+from metering.batching import Waiting
+from metering.clean import clean_event
 from metering.gate import Contribution, OpenGate
 from metering.models import DailyUsage, Hold, QuarantinedRow, UsageCorrection, UsageEvent, Writer
 from metering.recorder import Recorder, RecorderUnavailable
@@ -171,14 +173,14 @@ def test_one_bad_row_stands_alone_in_quarantine(store: Store) -> None:
 @pytest.mark.engine("sqlite")
 def test_a_sum_beyond_what_sqlite_holds_exactly_is_refused_and_kept(store: Store) -> None:
     """Amounts are integers of 10⁻¹² there: ± 9.2 million in a column."""
-    most = Decimal("9000000")
+    most = Decimal(9000000)
     holds = [a_hold() for _ in range(3)]
 
     async def act(recorder: Recorder) -> None:
         await asyncio.gather(*map(recorder.hold, holds))
         await recorder.settle(an_event(holds[0], charge_total=most))
         await recorder.settle(an_event(holds[1], charge_total=most))
-        await recorder.settle(an_event(holds[2], charge_total=Decimal("10000000")))
+        await recorder.settle(an_event(holds[2], charge_total=Decimal(10000000)))
 
     run(store, act)
     assert DailyUsage.objects.get().charge_total == most
@@ -257,6 +259,131 @@ def test_a_database_that_is_away_refuses_the_hold_in_time(store: Store) -> None:
 
     asyncio.run(main())
     assert Hold.objects.count() == 0, "the hold that was committed late was released"
+
+
+def declare_dead_and_sweep() -> None:
+    from pricing.pricelist import RateCard
+
+    Writer.objects.filter(fenced_at__isnull=True).update(fenced_at=NOON)
+    sweeper.sweep(current_store(), RateCard.empty(), lambda: NOON)
+
+
+def test_a_correction_that_has_to_wait_costs_no_later_batch(store: Store) -> None:
+    network, swept, later = LossyStore(store), a_hold(), [a_hold(STRANGER) for _ in range(3)]
+
+    async def act(recorder: Recorder) -> None:
+        await recorder.hold(swept)
+        await in_thread(declare_dead_and_sweep)
+        network.lock_corrections = 3
+        late = asyncio.ensure_future(recorder.settle(an_event(swept)))
+        for hold in later:
+            await recorder.hold(hold)
+            assert await recorder.settle(an_event(hold)) is True
+        assert await late is True
+
+    run(network, act)
+    assert QuarantinedRow.objects.count() == 0 and Hold.objects.count() == 0
+    assert UsageCorrection.objects.count() == 2
+    assert {day.customer_id: day.events for day in DailyUsage.objects.all()} == {PAYER: 1, STRANGER: 3}
+    assert_books_agree()
+
+
+def test_a_database_that_forgot_the_last_batches_is_written_on(store: Store) -> None:
+    """A standby that took over too early, or a restore: the writer's number is behind."""
+    holds = [a_hold() for _ in range(4)]
+
+    async def act(recorder: Recorder) -> None:
+        for hold in holds[:3]:
+            await recorder.hold(hold)
+        await recorder.settle(an_event(holds[0]))
+        await in_thread(lambda: Writer.objects.update(seq=0))
+        assert await recorder.settle(an_event(holds[1])) is True
+        assert await recorder.hold(holds[3]) is True
+        await in_thread(lambda: Writer.objects.all().delete())
+        assert await recorder.settle(an_event(holds[2])) is True
+        assert await recorder.settle(an_event(holds[3])) is True
+
+    run(store, act)
+    assert DailyUsage.objects.get().events == 4 and Hold.objects.count() == 0
+    assert_books_agree()
+
+
+def test_an_error_while_counting_does_not_stop_the_books(store: Store) -> None:
+    holds = [a_hold(), a_hold()]
+
+    def broken(rows: Sequence[EventRow]) -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        recorder = Recorder(store, OpenGate(), on_settled=broken)
+        for hold in holds:
+            await recorder.hold(hold)
+            assert await recorder.settle(an_event(hold)) is True
+        await recorder.stop()
+
+    asyncio.run(main())
+    assert DailyUsage.objects.get().events == 2
+
+
+def test_a_stopped_recorder_answers_everyone_and_takes_no_more(store: Store) -> None:
+    hold = a_hold()
+
+    async def main() -> None:
+        recorder = Recorder(store, OpenGate())
+        await recorder.hold(hold)
+        stopping = asyncio.ensure_future(recorder.stop())
+        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            await recorder.settle(an_event(hold))
+        await stopping
+        with pytest.raises(RecorderUnavailable):
+            await recorder.hold(a_hold())
+        recorder.start()
+        assert await recorder.settle(an_event(hold)) is True
+        await recorder.stop()
+
+    asyncio.run(main())
+    assert DailyUsage.objects.get().events == 1
+
+
+class GivenUp(Waiting[HoldRow]):
+    """Whose call is cancelled after the answer is there and before the call has seen it."""
+
+    call: "asyncio.Future[bool]"
+
+    def resolve(self, value: bool) -> bool:
+        answered = super().resolve(value)
+        self.call.cancel()
+        return answered
+
+
+def test_a_call_given_up_in_the_moment_of_its_hold_leaves_none(store: Store) -> None:
+    async def act(recorder: Recorder) -> None:
+        for _ in range(5):
+            call = asyncio.ensure_future(recorder.hold(a_hold()))
+            await asyncio.sleep(0)
+            waiting = recorder._holds.queue[-1]
+            given_up = GivenUp(waiting.row, waiting.answer, waiting.until)
+            given_up.call = call
+            recorder._holds.queue[-1] = given_up
+            await asyncio.gather(call, return_exceptions=True)
+            assert call.cancelled()
+
+    run(store, act)
+    assert Hold.objects.count() == 0
+
+
+def test_a_quantity_finer_than_the_column_is_rounded_once(store: Store) -> None:
+    holds = [a_hold() for _ in range(3)]
+
+    async def act(recorder: Recorder) -> None:
+        for hold in holds:
+            await recorder.hold(hold)
+            await recorder.settle(clean_event(an_event(hold, quantity=Decimal(1) / 3)))
+
+    run(store, act)
+    assert DailyUsage.objects.get().quantity == Decimal("0.999999999999")  # 3 × 0.333333333333
+    assert_books_agree()
 
 
 class PurseGate(OpenGate):

@@ -43,7 +43,13 @@ def test_a_name_in_braces_stands_for_one_segment_or_part_of_it() -> None:
     assert table.match("POST", "/v1beta/models/:generateContent") is None
     assert table.match("POST", "/v1beta/models/a/b:generateContent") is None
     assert table.match("GET", "/v1beta/models/a:generateContent") is None
-    assert table.match("POST", "/v1beta/models/a:generateContent\n") is None
+    assert table.match("POST", "/v1beta/models/a:generateContent\n\n") is None
+
+
+def test_a_path_that_a_router_serves_with_a_newline_behind_it_is_metered() -> None:
+    """`/v1/execute%0A`: a pattern that ends in `$` matches there as well."""
+    table = RouteTable.compile(DEFAULT_ROUTES)
+    assert table.match("POST", "/v1/execute\n") is table.match("POST", "/v1/execute") is not None
 
 
 def test_a_fixed_path_wins_over_a_pattern_and_the_first_pattern_over_the_second() -> None:
