@@ -61,7 +61,7 @@ class MeteredResponse:
         """Run the application to its end, and settle whatever came of it."""
         status: Status = "ok"
         try:
-            async with asyncio.timeout(self._meter.stream_s_max) as self._deadline:
+            async with asyncio.timeout(None) as self._deadline:
                 await app(scope, self.receive, self.send)
             status = "client_disconnected" if self._client_gone else "interrupted"  # where no end was seen
         except TimeoutError:
@@ -158,6 +158,7 @@ class MeteredResponse:
             if not self._start_sent:
                 await self._send_start(None)
                 self._watch_client()
+                self._limit(self._meter.stream_s_max)
             await self._forward(message)
 
     def _read(self, chunk: bytes) -> int:
@@ -226,12 +227,14 @@ class MeteredResponse:
         if self._client_gone or self._settlement is not None:
             return
         self._client_gone = True
-        if self._deadline is None:
-            return
         drains = self._meter.drains
         self._draining = self.call.route.drain and drains.enter(self.call.account.customer_id)
-        left = drains.seconds_max if self._draining else 0.0
-        self._deadline.reschedule(asyncio.get_running_loop().time() + left)
+        self._limit(drains.seconds_max if self._draining else 0.0)
+
+    def _limit(self, seconds: float) -> None:
+        """Let the application run for so long at the most."""
+        if self._deadline is not None:
+            self._deadline.reschedule(asyncio.get_running_loop().time() + seconds)
 
     def _elapsed_ms(self) -> int:
         return int((time.perf_counter() - self._began) * 1000)

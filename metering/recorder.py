@@ -8,6 +8,7 @@ commit takes, and nothing is answered before. How a batch is written is `meterin
 import asyncio
 import logging
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -153,7 +154,8 @@ class Recorder:
     ) -> None:
         self._store, self._gate, self._on_settled = store, gate, on_settled
         self._deadline_s, self._beat_s = deadline_s, beat_s
-        self._pid = 0
+        self._started = False
+        _recorders.add(self)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
 
@@ -195,7 +197,7 @@ class Recorder:
     async def stop(self, timeout_s: float = 20.0) -> None:
         """Write what is queued, then close. What cannot be written in time keeps its hold and is swept."""
         self._stopped = True
-        if self._pid != os.getpid():
+        if not self._started:
             return
         for phase in (self._holds, self._settles):
             phase.stop()
@@ -206,11 +208,11 @@ class Recorder:
             await phase.close()
         self._pulse.stop()
         self._store.close()
-        self._pid = 0
+        self._started = False
 
     def status(self) -> dict[str, Any]:
         """What is waiting, for /readyz and the metrics."""
-        if self._pid != os.getpid():
+        if not self._started:
             return {"started": False, "running": True, "holds_waiting": 0, "settles_waiting": 0}
         return {
             "started": True,
@@ -221,15 +223,27 @@ class Recorder:
 
     def _is_running(self) -> bool:
         """Start at the first use and after a fork: a writer's numbers and connections belong to one process."""
-        if self._pid != os.getpid():
+        if not self._started:
             self._releases = Releases(self._store)
             self._holds = HoldPhase(self._store, self._gate, self._deadline_s, self._releases.add)
             self._settles = SettlePhase(self._store, self._gate, self._deadline_s, self._on_settled)
             self._pulse = Pulse(self._store, lambda: (self._holds.writer, self._settles.writer), self._beat_s)
             self._pulse.start()
-            self._pid = os.getpid()
+            self._started = True
             self._tasks = [asyncio.create_task(self._holds.run()), asyncio.create_task(self._settles.run())]
         return True
+
+
+_recorders: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    """After a fork the child's recorders are not the ones that run: tasks, connections and writer ids are the parent's."""
+    for recorder in _recorders:
+        recorder._started = False
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 class Releases:
