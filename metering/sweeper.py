@@ -11,11 +11,14 @@ customer's favour, cost of the input estimated.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
 from uuid import UUID, uuid4
 
+from django.db import transaction
 from django.db.models import Case, F, IntegerField, Q, Value, When
 
 from metering import metrics
@@ -23,7 +26,7 @@ from metering.clean import clean_event
 from metering.ids import instant_of, uuid7
 from metering.models import Hold, Writer
 from metering.rows import EventRow
-from metering.store.base import Lane, SequenceRefused, Store
+from metering.store.base import BadRow, Lane, Locked, SequenceRefused, Store
 from pricing.money import round_amount
 from pricing.pricelist import RateCard
 from pricing.rating import rate_usage
@@ -39,16 +42,21 @@ WRITERS_KEPT = timedelta(days=2)  # a fenced row must outlive any batch that cou
 
 
 def look(now: datetime, *, every: timedelta = LOOK_EVERY) -> list[UUID]:
-    """Look once at every writer that is not fenced; the ids of those that are dead by now. Conditional updates only."""
-    due = Q(looked_at__isnull=True) | Q(looked_at__lte=now - every)
-    fresh = Q(looked_at__gte=now - LOOK_MISSED_AFTER, seen_beat=F("beat"))
-    Writer.objects.filter(due, fenced_at__isnull=True).update(
-        looks=Case(When(fresh, then=F("looks") + 1), default=Value(1), output_field=IntegerField()),
-        seen_beat=F("beat"),
-        looked_at=now,
-    )
-    dead = Writer.objects.filter(fenced_at__isnull=True, looks__gte=LOOKS_UNTIL_DEAD, seen_beat=F("beat"))
-    return list(dead.values_list("id", flat=True))
+    """Look once at every writer that is not fenced; the ids of those that are dead by now. A writer whose row is locked is
+    alive: waiting for it would keep the others, whose rows are locked here, from writing."""
+    # A look well in the future was made before the clock was set back. Only well: two sweeps at once differ by a little.
+    ahead = Q(looked_at__gt=now + every)
+    due = Q(looked_at__isnull=True) | Q(looked_at__lte=now - every) | ahead
+    fresh = Q(looked_at__range=(now - LOOK_MISSED_AFTER, now), seen_beat=F("beat"))
+    with transaction.atomic():
+        waiting = Writer.objects.filter(due, fenced_at__isnull=True).select_for_update(skip_locked=True)
+        seen = Writer.objects.filter(id__in=list(waiting.values_list("id", flat=True)))
+        seen.update(
+            looks=Case(When(fresh, then=F("looks") + 1), default=Value(1), output_field=IntegerField()),
+            seen_beat=F("beat"),
+            looked_at=now,
+        )
+        return list(seen.filter(looks__gte=LOOKS_UNTIL_DEAD).values_list("id", flat=True))
 
 
 def fence(writer: UUID, now: datetime) -> bool:
@@ -65,18 +73,23 @@ def sweep(store: Store, card: RateCard, now: Callable[[], datetime], *, every: t
         if fence(writer, now()):
             log.warning("writer %s is dead and was fenced", writer)
     swept = 0
-    while holds := _orphans():
+    for holds in _orphans():
         swept += asyncio.run(_end(store, [_swept_event(hold, card, now()) for hold in holds]))
-        if len(holds) < BATCH:
-            break
     _forget_writers(now())
     return swept
 
 
-def _orphans() -> list[Hold]:
-    """Holds of fenced writers, in the order in which they are to be locked."""
+def _orphans() -> Iterator[list[Hold]]:
+    """Batches of the holds of fenced writers, in the order in which they are to be locked; each hold once, whatever becomes
+    of it: what could not be ended waits for the next sweep."""
     fenced = Writer.objects.filter(fenced_at__isnull=False).values("id")
-    return list(Hold.objects.filter(writer_id__in=fenced).order_by("customer_id", "id")[:BATCH])
+    orphans = Hold.objects.filter(writer_id__in=fenced).order_by("customer_id", "id")
+    holds = list(orphans[:BATCH])
+    while holds:
+        yield holds
+        last = holds[-1]
+        after = Q(customer_id__gt=last.customer_id) | Q(customer_id=last.customer_id, id__gt=last.id)
+        holds = list(orphans.filter(after)[:BATCH])
 
 
 def _forget_writers(now: datetime) -> None:
@@ -86,17 +99,53 @@ def _forget_writers(now: datetime) -> None:
 
 
 async def _end(store: Store, rows: Sequence[EventRow]) -> int:
-    """Write the swept events through a writer of our own: what another sweep ended meanwhile is simply not there."""
+    """Write the swept events; how many. A customer who is locked and a row that is refused hold up nobody else."""
+    parts, ended = deque([rows]), 0
     lane: Lane = await store.open_lane("sweep")
+    try:
+        while parts:
+            part = parts.popleft()
+            try:
+                ended += await _end_together(lane, part)
+            except Locked as error:
+                parts.extend(_by_customer(part, error))
+            except BadRow as error:
+                if len(part) == 1:
+                    await _put_away(lane, part[0], error)
+                else:
+                    parts.extend((part[: len(part) // 2], part[len(part) // 2 :]))
+    finally:
+        await lane.close()
+    return ended
+
+
+async def _end_together(lane: Lane, rows: Sequence[EventRow]) -> int:
+    """Write through a writer of our own: what another sweep ended meanwhile is simply not there."""
     try:
         ended = await lane.settle(uuid4(), 1, rows, None)
     except SequenceRefused:  # cannot happen to a fresh id; the next tick repeats whatever is left
         return 0
-    finally:
-        await lane.close()
     metrics.observe_settled([row for row in rows if row.hold_id in ended])
     metrics.swept_holds.inc(len(ended))
     return len(ended)
+
+
+def _by_customer(rows: Sequence[EventRow], error: Locked) -> list[list[EventRow]]:
+    """The rows of each customer; none where there is but one customer, whose turn is the next tick then."""
+    parts = [list(part) for _, part in groupby(rows, key=lambda row: row.customer_id)]
+    if len(parts) > 1:
+        return parts
+    log.warning("customer %s is locked and left to the next sweep: %s", rows[0].customer_id, error)
+    return []
+
+
+async def _put_away(lane: Lane, row: EventRow, error: BadRow) -> None:
+    try:
+        await lane.quarantine(row, str(error))
+    except (Locked, BadRow) as failure:
+        log.warning("swept event %s cannot be put away yet: %s", row.id, failure)
+    else:
+        log.error("swept event %s is refused by the database and was quarantined: %s", row.id, error)
 
 
 def _swept_event(hold: Hold, card: RateCard, now: datetime) -> EventRow:

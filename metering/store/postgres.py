@@ -6,6 +6,7 @@ comes from what `DELETE … RETURNING` gave.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -269,8 +270,13 @@ class PostgresStore:
         options = " ".join(f"-c {name}={value}" for name, value in SESSION.items())
         given = conninfo.get("options", "")
         self._conninfo = {**NETWORK, **conninfo, "options": f"{given} {options}".strip()}
-        self._beat_connection: psycopg.Connection[Any] | None = None
+        self._inherited: list[psycopg.Connection[Any] | None] = []
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._beat_connection: psycopg.Connection[Any] | None = None
 
     async def open_lane(self, name: str) -> PostgresLane:
         try:
@@ -296,12 +302,20 @@ class PostgresStore:
         return problems
 
     def close(self) -> None:
+        self._start_anew_after_fork()
         with self._lock:
             if self._beat_connection is not None:
                 self._beat_connection.close()
                 self._beat_connection = None
 
+    def _start_anew_after_fork(self) -> None:
+        """The parent's connection must not be used here nor closed, and its lock may be held by a thread that is not here."""
+        if self._pid != os.getpid():
+            self._inherited.append(self._beat_connection)
+            self._start()
+
     def _sync(self, sql: str, parameters: list[Any]) -> list[Any]:
+        self._start_anew_after_fork()
         with self._lock:
             try:
                 if self._beat_connection is None or self._beat_connection.closed:

@@ -6,14 +6,17 @@ scaled by 10^12.
 """
 
 import asyncio
+import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
+from queue import SimpleQueue
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -38,6 +41,9 @@ from metering.turnstile import Turnstile
 from pricing.money import AmountTooLarge, to_scaled
 
 BUSY_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = (
+    1.0  # who waits at the turnstile cannot be called back: it closes its connection when it wakes
+)
 T = TypeVar("T")
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
@@ -115,12 +121,43 @@ def parameters_of(row: EventRow | HoldRow) -> dict[str, Any]:
     return {name: adapted(getattr(row, name)) for name in row.__struct_fields__}
 
 
+_Task = tuple["Future[Any]", Callable[[], Any]]
+
+
+class LaneThread:
+    """One thread that does what it is given, in order. A daemon, unlike those of an executor: the process can end while
+    it waits at the turnstile, where nothing is written yet."""
+
+    def __init__(self, name: str) -> None:
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self.end = weakref.finalize(self, self._tasks.put, None)
+        self.end.atexit = False
+        threading.Thread(target=_work, args=[self._tasks], name=name, daemon=True).start()
+
+    def submit(self, act: Callable[[], T]) -> "Future[T]":
+        """Do this after what was given before."""
+        future: Future[T] = Future()
+        self._tasks.put((future, act))
+        return future
+
+
+def _work(tasks: "SimpleQueue[_Task | None]") -> None:
+    while (task := tasks.get()) is not None:
+        future, act = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(act())
+            except BaseException as error:  # noqa: BLE001  whoever waits for it gets it
+                future.set_exception(error)
+        del task, future, act  # the answer is not to be kept until the next task comes
+
+
 class SqliteLane:
     """One connection, used by one thread."""
 
     def __init__(self, database: str, name: str) -> None:
         self._database = database
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"tollgate-{name}")
+        self._thread = LaneThread(f"tollgate-{name}")
         self._connection: sqlite3.Connection | None = None
         self._turnstile = Turnstile(database)
 
@@ -189,8 +226,17 @@ class SqliteLane:
         return await self._run(act, writes=False)
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._close)
-        self._executor.shutdown(wait=False)
+        loop, closed = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell(_: "Future[None]") -> None:
+            with suppress(RuntimeError):  # the loop may have ended meanwhile
+                loop.call_soon_threadsafe(closed.set)
+
+        if self._thread.end.alive:
+            self._thread.submit(self._close).add_done_callback(tell)
+            self._thread.end()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(closed.wait(), CLOSE_TIMEOUT_S)
 
     def _close(self) -> None:
         self._turnstile.close()
@@ -210,7 +256,9 @@ class SqliteLane:
             except Exception as error:
                 raise translated(error) from error
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, in_thread)
+        if not self._thread.end.alive:
+            raise Unavailable("this lane is closed")
+        return await asyncio.wrap_future(self._thread.submit(in_thread))
 
     def _hold(
         self,
@@ -377,14 +425,21 @@ class SqliteStore:
 
     def __init__(self, database: str) -> None:
         self._database = database
+        self._inherited: list[sqlite3.Connection | None] = []
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._beat_connection: sqlite3.Connection | None = None
-        self._turnstile = Turnstile(database)
+        self._turnstile = Turnstile(self._database)
+        self._closing = False
 
     async def open_lane(self, name: str) -> SqliteLane:
         return SqliteLane(self._database, name)
 
     def beat(self, writers: Iterable[UUID]) -> None:
+        self._start_anew_after_fork()
         with self._lock:
             try:
                 if self._beat_connection is None:
@@ -396,13 +451,31 @@ class SqliteStore:
                         )
             except Exception as error:
                 raise translated(error) from error
+            finally:
+                if self._closing:
+                    self._close()
 
     def check(self) -> list[str]:
         return []  # every connection sets synchronous=FULL itself
 
     def close(self) -> None:
-        with self._lock:
-            self._turnstile.close()
-            if self._beat_connection is not None:
-                self._beat_connection.close()
-                self._beat_connection = None
+        self._start_anew_after_fork()
+        self._closing = True  # a beat that waits at the turnstile for longer than we do closes when it wakes
+        if self._lock.acquire(timeout=CLOSE_TIMEOUT_S):
+            try:
+                self._close()
+            finally:
+                self._lock.release()
+
+    def _close(self) -> None:
+        self._closing = False
+        self._turnstile.close()
+        if self._beat_connection is not None:
+            self._beat_connection.close()
+            self._beat_connection = None
+
+    def _start_anew_after_fork(self) -> None:
+        """The parent's connection must not be used here nor closed, and its lock may be held by a thread that is not here."""
+        if self._pid != os.getpid():
+            self._inherited.append(self._beat_connection)
+            self._start()

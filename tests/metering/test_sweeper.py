@@ -1,18 +1,25 @@
 """The sweep: who is dead, who is not, and what becomes of their calls."""
 
 import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
+from django.db import connection, connections, transaction
 
 from metering import rollups, sweeper
-from metering.models import DailyUsage, Hold, UsageEvent, Writer
-from metering.rows import HoldRow
+from metering.gate import Contribution
+from metering.models import DailyUsage, Hold, QuarantinedRow, UsageEvent, Writer
+from metering.rows import EventRow, HoldRow
+from metering.store.base import BadRow, Lane
 from metering.wiring import current_store
 from tests.metering.asgi import a_card
 from tests.metering.rows import NOON, PAYER, STRANGER, a_hold
+from tests.metering.stores import LossyLane, LossyStore
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,6 +43,37 @@ def sweep_at(seconds: int) -> int:
         return sweeper.sweep(store, a_card(), lambda: NOON + timedelta(seconds=seconds))
     finally:
         store.close()
+
+
+def fenced(*holds: HoldRow) -> UUID:
+    """Holds that the next sweep is to end."""
+    writer = orphaned(*holds)
+    Writer.objects.filter(id=writer).update(fenced_at=NOON)
+    return writer
+
+
+@contextmanager
+def locking(sql: str) -> Iterator[None]:
+    """Another connection that holds the rows which `sql` locks."""
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(sql)
+                locked.set()
+                done.wait(60)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert locked.wait(10)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(10)
 
 
 def beat(writer: UUID) -> None:
@@ -114,3 +152,92 @@ def test_a_writer_fenced_long_ago_is_forgotten() -> None:
     sweep_at(0), sweep_at(10), sweep_at(20)
     sweep_at(int(sweeper.WRITERS_KEPT.total_seconds()) + 60)
     assert not Writer.objects.filter(id=writer).exists()
+
+
+@pytest.mark.engine("postgresql")
+def test_a_locked_customer_holds_up_nobody_else() -> None:
+    fenced(a_hold())
+    assert sweep_at(0) == 1  # makes the row of daily usage that is locked below
+    fenced(a_hold(), a_hold(STRANGER))
+    with locking(f"select 1 from daily_usage where customer_id = '{PAYER}' for update"):
+        assert sweep_at(1) == 1
+    assert Hold.objects.get().customer_id == PAYER
+    assert sweep_at(2) == 1
+    assert Hold.objects.count() == 0
+
+
+def test_a_lock_that_is_gone_at_the_second_try_costs_nothing() -> None:
+    fenced(a_hold(), a_hold(STRANGER))
+    store = LossyStore(current_store())
+    store.lock = 1
+    assert sweeper.sweep(store, a_card(), lambda: NOON) == 2
+    store.close()
+
+
+def test_holds_that_cannot_be_ended_are_tried_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "BATCH", 2)
+    fenced(*[a_hold() for _ in range(4)], a_hold(STRANGER))
+    store = LossyStore(current_store())
+    store.lock = 2  # the first two batches, both of one customer
+    assert sweeper.sweep(store, a_card(), lambda: NOON) == 1
+    assert set(Hold.objects.values_list("customer_id", flat=True)) == {PAYER}
+    assert sweeper.sweep(store, a_card(), lambda: NOON) == 4
+    store.close()
+
+
+class RefusingLane(LossyLane):
+    """A lane to a database that refuses the events of one model."""
+
+    async def settle(
+        self, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
+    ) -> set[UUID]:
+        if any(row.model == "refused" for row in rows):
+            raise BadRow("refused")
+        return await super().settle(writer, seq, rows, contribution)
+
+
+class RefusingStore(LossyStore):
+    async def open_lane(self, name: str) -> Lane:
+        return RefusingLane(self, await self.store.open_lane(name))
+
+
+def test_an_orphan_that_the_database_refuses_is_put_away_alone() -> None:
+    refused = a_hold(model="refused")
+    fenced(a_hold(), refused, *[a_hold(STRANGER) for _ in range(3)])
+    store = RefusingStore(current_store())
+    assert sweeper.sweep(store, a_card(), lambda: NOON) == 4
+    store.close()
+    assert Hold.objects.count() == 0
+    put_away = QuarantinedRow.objects.get()
+    assert (put_away.customer_id, put_away.reason) == (PAYER, "refused")
+    assert str(refused.id) in put_away.row
+
+
+@pytest.mark.engine("postgresql")
+def test_a_look_waits_for_no_busy_writer() -> None:
+    busy, idle = orphaned(a_hold()), orphaned(a_hold())
+    with locking(f"update usage_writers set seq = seq + 1 where id = '{busy}'"):
+        with connection.cursor() as cursor:
+            cursor.execute("set lock_timeout = '1s'")
+        try:
+            sweeper.look(NOON)
+        finally:
+            connection.close()  # the limit goes with it
+        looked = dict(Writer.objects.values_list("id", "looks"))
+    assert looked == {busy: 0, idle: 1}
+
+
+def test_a_clock_set_back_starts_the_count_anew() -> None:
+    writer = orphaned(a_hold())
+    days = timedelta(days=30)
+    assert [sweeper.look(NOON + days + timedelta(seconds=seconds)) for seconds in (0, 10)] == [[], []]
+    assert [sweeper.look(NOON + timedelta(seconds=seconds)) for seconds in (0, 10)] == [[], []]
+    assert sweeper.look(NOON + timedelta(seconds=20)) == [writer]
+
+
+def test_two_sweeps_at_once_do_not_take_each_other_for_a_clock_set_back() -> None:
+    writer = orphaned(a_hold())
+    for seconds in (0, 10):
+        sweeper.look(NOON + timedelta(seconds=seconds + 1))
+        assert sweeper.look(NOON + timedelta(seconds=seconds)) == []
+    assert sweeper.look(NOON + timedelta(seconds=21)) == [writer]
