@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
-from django.http.response import HttpResponseBase
+from django.http.response import HttpResponseBase, StreamingHttpResponse
 
 from metering.call import Call, usage_headers
 from metering.loop_thread import LoopThread
@@ -27,6 +27,7 @@ class DjangoAnswer:
         self._status_code: int | None = None
         self._tap: Tap | None = None
         self._settlement: Settlement | None = None
+        self._streaming = False  # somebody has begun to read the stream
 
     def open(self, response: HttpResponseBase) -> None:
         """The response is there: know its code and how to read it."""
@@ -63,8 +64,34 @@ class DjangoAnswer:
             for name, value in usage_headers(row, shows_cost=self._call.account.shows_cost):
                 response[name.decode().title()] = value.decode()
 
-    def stream(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def wrap(self, response: StreamingHttpResponse) -> None:
+        """Read the stream of `response` as it goes by."""
+        # Bound to the view's iterator now, before ours takes its place.
+        chunks: Any = response.streaming_content
+        if response.is_async:
+            response.streaming_content = self.stream_async(chunks)
+            self.settle_at_close(response)
+        else:
+            stream = self.stream(chunks)
+            response.streaming_content = stream
+            self.settle_at_close(response, stream.close)
+
+    def settle_at_close(
+        self, response: HttpResponseBase, end_stream: Callable[[], None] = lambda: None
+    ) -> None:
+        """Settle at the latest when the server closes `response`; a stream that nobody began to read has no other end."""
+
+        def close() -> None:
+            end_stream()
+            if not self._streaming:
+                self._loop.run(self.settle("client_disconnected", complete=False))
+
+        # First of all closers: a drain could read nothing from a source that the view's own closer has closed.
+        response._resource_closers.insert(0, close)  # type: ignore[attr-defined]  # not in the stubs
+
+    def stream(self, chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
         """A synchronous stream. A client that leaves is noticed at the next chunk; the rest is read within bounds."""
+        self._streaming = True
         try:
             for chunk in chunks:
                 waits_from = self._waits_from(chunk)
@@ -76,14 +103,15 @@ class DjangoAnswer:
                 yield chunk
             self._loop.run(self.settle(complete=True))
         except GeneratorExit:
-            self._drain(chunks)
-            self._loop.run(self.settle("client_disconnected", complete=True))
+            complete = self._drain(chunks)
+            self._loop.run(self.settle("client_disconnected", complete=complete))
             raise
         finally:
             self._loop.run(self.settle("interrupted", complete=False))
 
     async def stream_async(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """An asynchronous stream. Its source runs on in a task of its own when the client leaves."""
+        self._streaming = True
         pending: asyncio.Future[bytes] | None = None
         try:
             while True:
@@ -111,16 +139,20 @@ class DjangoAnswer:
     def _waits_from(self, chunk: bytes) -> int:
         return -1 if self._settlement is not None else self.feed(chunk)
 
-    def _drain(self, chunks: Iterator[bytes]) -> None:
+    def _drain(self, chunks: Iterator[bytes]) -> bool:
+        """Read what the client has left behind; whether that was all of it."""
         drains, customer = self._meter.drains, self._call.account.customer_id
         if self._settlement is not None or not self._call.route.drain or not drains.enter(customer):
-            return
+            return False
         try:
             until = time.monotonic() + drains.seconds_max
             for chunk in chunks:
                 self.feed(chunk)
                 if time.monotonic() > until:
-                    break
+                    return False
+            return True
+        except Exception:  # noqa: BLE001  the source failed: settle with what came
+            return False
         finally:
             drains.leave(customer)
 

@@ -8,12 +8,19 @@ last, empty frame). A call that the ASGI middleware has marked passes untouched.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from functools import cache
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.exceptions import MiddlewareNotUsed, RequestDataTooBig
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    RawPostDataException,
+    StreamingHttpResponse,
+    UnreadablePostError,
+)
 from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
 
@@ -21,6 +28,7 @@ from metering.call import Call
 from metering.django_answer import DjangoAnswer
 from metering.gate import Gate, OpenGate
 from metering.ids import uuid7
+from metering.inflate import READABLE_ENCODINGS
 from metering.loop_thread import LoopThread
 from metering.meter import Meter, request_id_of
 from metering.problem import Refusal, problem_response
@@ -80,22 +88,24 @@ class MeteringEntry:
         route = self._route(request)
         if route is None:
             return get_response(request)
-        call = self._loop.run(self._admit(route, request))
+        call = self._loop.run(self._admit(route, request, self._body(request)))
         if isinstance(call, Refusal):
             return self._refusal(call, route, request)
         _mark(request, call)
         answer = DjangoAnswer(self._meter, call, self._loop)
         try:
             response = get_response(request)
+            answer.open(response)
         except BaseException:
             self._loop.run(answer.settle("error", complete=False))
             raise
-        answer.open(response)
         if isinstance(response, StreamingHttpResponse):
             _wrap_stream(response, answer)
         elif isinstance(response, HttpResponse):
             answer.feed(response.content)
             answer.decorate(response, self._loop.run(answer.settle(complete=True)))
+        else:
+            _wrap_other(response, answer)
         return response
 
     async def call_async(self, get_response: AsyncHandler, request: HttpRequest) -> HttpResponseBase:
@@ -103,23 +113,25 @@ class MeteringEntry:
         route = self._route(request)
         if route is None:
             return await get_response(request)
-        call = await self._loop.await_(self._admit(route, request))
+        call = await self._admit_async(route, request)
         if isinstance(call, Refusal):
             return self._refusal(call, route, request)
         _mark(request, call)
         answer = DjangoAnswer(self._meter, call, self._loop)
         try:
             response = await get_response(request)
+            answer.open(response)
         except BaseException as error:
             left = isinstance(error, asyncio.CancelledError)
             await self._loop.await_(answer.settle("client_disconnected" if left else "error", complete=False))
             raise
-        answer.open(response)
         if isinstance(response, StreamingHttpResponse):
             _wrap_stream(response, answer)
         elif isinstance(response, HttpResponse):
             answer.feed(response.content)
             answer.decorate(response, await self._loop.await_(answer.settle(complete=True)))
+        else:
+            _wrap_other(response, answer)
         return response
 
     def _route(self, request: HttpRequest) -> Route | None:
@@ -127,14 +139,33 @@ class MeteringEntry:
             return None
         return self._meter.routes.match(request.method or "", request.path)
 
-    async def _admit(self, route: Route, request: HttpRequest) -> Call | Refusal:
+    def _body(self, request: HttpRequest) -> bytes:
+        """What the admission wants of the body. Read where the request runs: a slow upload must not keep the private loop
+        from the other calls. In an asynchronous host Django has received all of it before."""
+        return _body(request, self._meter.request_bytes_max)
+
+    async def _admit_async(self, route: Route, request: HttpRequest) -> Call | Refusal:
+        """Admit from another loop. A client that leaves meanwhile leaves no hold behind."""
+        admission = self._loop.submit(self._admit(route, request, self._body(request)))
+        try:
+            return await asyncio.shield(asyncio.wrap_future(admission))
+        except asyncio.CancelledError:
+            self._loop.submit(self._take_back(admission))
+            raise
+
+    async def _take_back(self, admission: "Future[Call | Refusal]") -> None:
+        """Release the hold of a call that never went out. It may be on its way already, so it is waited for."""
+        call = await asyncio.wrap_future(admission)
+        if isinstance(call, Call):
+            await self._meter.recorder.release(call.hold())
+
+    async def _admit(self, route: Route, request: HttpRequest, body: bytes) -> Call | Refusal:
         at, headers = self._meter.now(), _headers(request)
         account = await self._meter.identify(headers, at)
         if isinstance(account, Refusal):
             return account
         return await self._meter.admit(
-            route, account, at=at, headers=headers, body=_body(request, self._meter.request_bytes_max),
-            path=request.path, method=request.method or "",
+            route, account, at=at, headers=headers, body=body, path=request.path, method=request.method or "",
         )  # fmt: skip
 
     def _refusal(self, refusal: Refusal, route: Route, request: HttpRequest) -> HttpResponse:
@@ -150,8 +181,13 @@ class MeteringEntry:
 
 def _wrap_stream(response: StreamingHttpResponse, answer: DjangoAnswer) -> None:
     answer.decorate(response, None)
-    chunks: Any = response.streaming_content  # bound to the view's iterator now, before ours takes its place
-    response.streaming_content = answer.stream_async(chunks) if response.is_async else answer.stream(chunks)
+    answer.wrap(response)
+
+
+def _wrap_other(response: HttpResponseBase, answer: DjangoAnswer) -> None:
+    """Neither a body nor a stream that Django knows: nothing to read, but an end there is."""
+    answer.decorate(response, None)
+    answer.settle_at_close(response)
 
 
 def _mark(request: HttpRequest, call: Call) -> None:
@@ -159,6 +195,18 @@ def _mark(request: HttpRequest, call: Call) -> None:
     scope = getattr(request, "scope", None)
     if scope is not None:
         scope[SCOPE_KEY] = call
+    _accept_readable_only(request)
+
+
+def _accept_readable_only(request: HttpRequest) -> None:
+    """Hide from the view the encodings that we could not read: no client shall choose that its usage is unknown."""
+    accepted = request.META.get("HTTP_ACCEPT_ENCODING")
+    if accepted is None:
+        return
+    parts = [part.strip() for part in accepted.split(",")]
+    kept = [part for part in parts if part and part.split(";")[0].strip().lower() in READABLE_ENCODINGS]
+    request.META["HTTP_ACCEPT_ENCODING"] = ", ".join(kept) or "identity"
+    request.__dict__.pop("headers", None)  # Django makes them of META once, at the first look
 
 
 def _headers(request: HttpRequest) -> list[tuple[bytes, bytes]]:
@@ -172,9 +220,10 @@ def _headers(request: HttpRequest) -> list[tuple[bytes, bytes]]:
 
 
 def _body(request: HttpRequest, bytes_max: int) -> bytes:
-    """The request's body where Django lets us have it; a larger one passes unread."""
+    """The request's body where Django lets us have it; a larger one passes unread, like one that broke off or that
+    somebody has read as a form before us."""
     try:
         length = int(request.headers.get("content-length") or 0)
         return request.body if length <= bytes_max else b""
-    except (ValueError, RequestDataTooBig):
+    except (ValueError, RequestDataTooBig, UnreadablePostError, RawPostDataException):
         return b""

@@ -1,21 +1,33 @@
 """The Django entry, synchronous and asynchronous: the same events as the ASGI middleware, for hosts that keep their asgi.py."""
 
 import asyncio
+import io
 import json
-from collections.abc import AsyncIterator, Iterator
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.test import AsyncRequestFactory, RequestFactory
 
+from metering import django_answer
 from metering.django_middleware import MeteringEntry
+from metering.drains import Drains
+from metering.gate import Account, Contribution, Headers, OpenGate
 from metering.loop_thread import LoopThread
+from metering.problem import Refusal
 from metering.record_usage import SCOPE_KEY, record_usage
-from metering.rows import EventRow
+from metering.rows import EventRow, HoldRow
 from tests.metering.asgi import Bench, answering
-from tests.metering.test_middleware import ANSWER, CHARGE, REQUEST, STREAM, Closed
+from tests.metering.test_middleware import ANSWER, CHARGE, REQUEST, STREAM, USAGE, Closed, chunk
 
 PATH = "/v1/chat/completions"
 
@@ -67,9 +79,9 @@ async def async_whole(request: HttpRequest) -> HttpResponse:
 
 async def async_stream(request: HttpRequest) -> StreamingHttpResponse:
     async def chunks() -> AsyncIterator[bytes]:
-        for chunk in STREAM:
+        for part in STREAM:
             await asyncio.sleep(0)
-            yield chunk
+            yield part
 
     return StreamingHttpResponse(chunks(), content_type="text/event-stream")
 
@@ -122,8 +134,7 @@ def test_a_client_that_leaves_an_asynchronous_stream_is_drained(host: Host) -> N
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await response._iterator.aclose()
-        while not host.bench.store.events:
-            await asyncio.sleep(0.01)
+        await asyncio.gather(*django_answer._draining)
 
     asyncio.run(main())
     assert (host.event.status, host.event.charge_total) == ("client_disconnected", CHARGE)
@@ -167,3 +178,170 @@ def test_a_refused_call_reaches_no_view() -> None:
     response = host.sync(lambda request: pytest.fail("a refused call must not go out"))
     assert response.status_code == 401 and json.loads(response.content)["code"] == "invalid_api_key"
     assert response["Content-Type"] == "application/problem+json"
+
+
+class SlowGate(OpenGate):
+    """Takes its time to know the caller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admitting = threading.Event()
+
+    async def resolve(self, headers: Headers, at: datetime) -> Account | Refusal:
+        await asyncio.sleep(0.1)
+        return await super().resolve(headers, at)
+
+    def hold(self, rows: Sequence[HoldRow]) -> Contribution | None:
+        self.admitting.set()
+        return super().hold(rows)
+
+
+def test_a_client_that_leaves_during_admission_leaves_no_hold() -> None:
+    gate = SlowGate()
+    host = Host(gate=gate)
+
+    async def main() -> None:
+        call = asyncio.create_task(host.asynchronous(async_whole))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(main())
+    assert gate.admitting.wait(5), "the admission goes on"
+    time.sleep(0.2)  # the hold is committed, and then released
+    assert (host.bench.store.holds, host.bench.store.events) == ({}, {})
+    host.close()
+
+
+class Piped(HttpResponseBase):
+    """A response of a kind that Django does not know."""
+
+
+@pytest.mark.parametrize(
+    "view", [stream, lambda request: Piped()], ids=["stream", "neither a body nor a stream"]
+)
+def test_a_response_that_nobody_reads_is_settled_when_it_is_closed(host: Host, view: Any) -> None:
+    response = host.sync(view)
+    assert not host.bench.store.events
+    response.close()
+    assert host.event.status == "client_disconnected" and not host.bench.store.holds
+
+
+def test_an_asynchronous_stream_that_nobody_reads_is_settled_when_it_is_closed(host: Host) -> None:
+    asyncio.run(host.asynchronous(async_stream)).close()
+    assert host.event.status == "client_disconnected" and not host.bench.store.holds
+
+
+def test_closing_a_stream_that_was_read_adds_nothing(host: Host) -> None:
+    response = host.sync(stream)
+    assert b"".join(response) == b"".join(STREAM)
+    response.close()
+    assert (host.event.status, host.event.charge_total) == ("ok", CHARGE)
+
+
+def test_a_generator_is_drained_before_the_server_closes_it(host: Host) -> None:
+    def view(request: HttpRequest) -> StreamingHttpResponse:
+        return StreamingHttpResponse((part for part in STREAM), content_type="text/event-stream")
+
+    response = host.sync(view)
+    next(iter(response))
+    response.close()
+    assert (host.event.status, host.event.charge_total) == ("client_disconnected", CHARGE)
+
+
+@pytest.mark.parametrize("drains", [Drains(total_max=0), Drains(seconds_max=-1)], ids=["refused", "too long"])
+def test_a_synchronous_stream_that_is_not_read_to_its_end_is_settled_as_cut(drains: Drains) -> None:
+    so_far = chunk("word", USAGE)  # some providers count as they go
+    host = Host(drains=drains)
+
+    def view(request: HttpRequest) -> StreamingHttpResponse:
+        return StreamingHttpResponse(iter([so_far] * 50), content_type="text/event-stream")
+
+    response = host.sync(view)
+    next(iter(response))
+    response.close()
+    host.close()
+    assert (host.event.status, host.event.usage_source) == ("client_disconnected", "reported_partial")
+
+
+class Upload(io.RawIOBase):
+    """The body of a client that is slow, or that goes away."""
+
+    def __init__(self, *, began: threading.Event, goes_on: threading.Event | None = None) -> None:
+        self._began, self._goes_on = began, goes_on
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        self._began.set()
+        if self._goes_on is None:
+            raise OSError("the client has gone")
+        self._goes_on.wait(20)
+        return b""
+
+
+def uploading(upload: Upload) -> WSGIRequest:
+    environ = RequestFactory().post(PATH, REQUEST, content_type="application/json").environ
+    return WSGIRequest({**environ, "wsgi.input": upload})
+
+
+def test_a_slow_upload_holds_up_no_other_call(host: Host) -> None:
+    began, goes_on = threading.Event(), threading.Event()
+    request = uploading(Upload(began=began, goes_on=goes_on))
+    slow = threading.Thread(target=host.entry.call, args=(whole, request))
+    other = threading.Thread(target=host.sync, args=(whole,), daemon=True)
+    slow.start()
+    assert began.wait(5)
+    other.start()
+    other.join(5)
+    events = len(host.bench.store.events)
+    goes_on.set()
+    slow.join(5)
+    assert events == 1, "the other call is through while the upload still waits"
+
+
+def test_an_upload_that_breaks_off_reaches_the_view_and_is_metered(host: Host) -> None:
+    host.entry.call(whole, uploading(Upload(began=threading.Event())))
+    assert host.event.charge_total == CHARGE
+
+
+def test_a_form_that_was_read_before_is_metered_without_its_body(host: Host) -> None:
+    request = RequestFactory().post(PATH, {"a": "b"})  # multipart
+    assert request.POST["a"] == "b"
+    host.entry.call(whole, request)
+    assert host.event.charge_total == CHARGE
+
+
+@pytest.mark.parametrize(
+    ("accepted", "seen"),
+    [
+        ("br, gzip;q=0.5, zstd", "gzip;q=0.5"),
+        ("GZIP,deflate", "GZIP, deflate"),
+        ("br", "identity"),
+        ("*", "identity"),
+    ],
+)
+def test_a_view_sees_only_the_encodings_that_can_be_read(host: Host, accepted: str, seen: str) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        assert request.META["HTTP_ACCEPT_ENCODING"] == request.headers["accept-encoding"] == seen
+        return whole(request)
+
+    request = RequestFactory().post(
+        PATH, REQUEST, content_type="application/json", HTTP_ACCEPT_ENCODING=accepted
+    )
+    assert request.headers["accept-encoding"] == accepted
+    host.entry.call(view, request)
+    assert host.event.status == "ok"
+
+
+def test_the_child_of_a_fork_waits_for_no_lock_of_its_parent() -> None:
+    loop = LoopThread()
+    with loop._lock:  # as another thread would hold it that starts the loop just now
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            loop.run(asyncio.sleep(0))
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
