@@ -10,6 +10,7 @@ from uuid import UUID
 
 from metering.store.base import Store, StoreError
 
+STOP_S = 2.0
 log = logging.getLogger("metering.pulse")
 
 
@@ -25,9 +26,10 @@ class Pulse:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; returns once it is gone."""
+        """End: the writers are retired, so that nobody has to find out by watching that they beat no more, and the store
+        is closed. Waits for that no longer than STOP_S; whoever stands in the way is left to it."""
         self._stopped.set()
-        self._thread.join(timeout=self._every_s + 1)
+        self._thread.join(timeout=STOP_S)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every_s):
@@ -35,3 +37,8 @@ class Pulse:
                 self._store.beat(self._writers())
             except StoreError as error:
                 log.warning("no beat: %s", error)
+        try:
+            self._store.retire(self._writers())
+        except StoreError as error:
+            log.warning("the writers of this process could not be retired: %s", error)
+        self._store.close()

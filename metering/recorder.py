@@ -191,7 +191,7 @@ class Recorder:
 
     async def release(self, row: HoldRow) -> None:
         """End the hold of a call that never went out, without an event. Waits until it is done; repeats until it is."""
-        if self._is_running():
+        if not self._stopped and self._is_running():
             await self._releases.add(row)
 
     async def stop(self, timeout_s: float = 20.0) -> None:
@@ -206,8 +206,7 @@ class Recorder:
         for phase in (self._holds, self._settles):
             phase.end()
             await phase.close()
-        self._pulse.stop()
-        self._store.close()
+        await asyncio.to_thread(self._pulse.stop)
         self._started = False
 
     def status(self) -> dict[str, Any]:

@@ -67,29 +67,36 @@ def fence(writer: UUID, now: datetime) -> bool:
     return unchanged.update(fenced_at=now) == 1
 
 
-def sweep(store: Store, card: RateCard, now: Callable[[], datetime], *, every: timedelta = LOOK_EVERY) -> int:
+def sweep(
+    store: Store,
+    card: RateCard,
+    now: Callable[[], datetime],
+    *,
+    every: timedelta = LOOK_EVERY,
+    batch: int = BATCH,
+) -> int:
     """One look, and the end of every hold whose writer is fenced. The number of holds swept."""
     for writer in look(now(), every=every):
         if fence(writer, now()):
             log.warning("writer %s is dead and was fenced", writer)
     swept = 0
-    for holds in _orphans():
+    for holds in _orphans(batch):
         swept += asyncio.run(_end(store, [_swept_event(hold, card, now()) for hold in holds]))
     _forget_writers(now())
     return swept
 
 
-def _orphans() -> Iterator[list[Hold]]:
+def _orphans(batch: int) -> Iterator[list[Hold]]:
     """Batches of the holds of fenced writers, in the order in which they are to be locked; each hold once, whatever becomes
     of it: what could not be ended waits for the next sweep."""
     fenced = Writer.objects.filter(fenced_at__isnull=False).values("id")
     orphans = Hold.objects.filter(writer_id__in=fenced).order_by("customer_id", "id")
-    holds = list(orphans[:BATCH])
+    holds = list(orphans[:batch])
     while holds:
         yield holds
         last = holds[-1]
         after = Q(customer_id__gt=last.customer_id) | Q(customer_id=last.customer_id, id__gt=last.id)
-        holds = list(orphans.filter(after)[:BATCH])
+        holds = list(orphans.filter(after)[:batch])
 
 
 def _forget_writers(now: datetime) -> None:

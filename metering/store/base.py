@@ -89,6 +89,10 @@ class Store(Protocol):
     def beat(self, writers: Iterable[UUID]) -> None:
         """Say that these writers are alive, from a thread of its own. Raises Unavailable."""
 
+    def retire(self, writers: Iterable[UUID]) -> None:
+        """Say that these writers have ended: nothing more is taken from them, and what they left is swept at once.
+        Raises Unavailable."""
+
     def check(self) -> list[str]:
         """What about the database breaks the promises made here (durability off …); empty when all is well."""
 

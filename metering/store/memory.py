@@ -39,6 +39,9 @@ class MemoryStore:
     def beat(self, writers: Iterable[UUID]) -> None:
         """Nobody looks at the beats of a process that holds its own store."""
 
+    def retire(self, writers: Iterable[UUID]) -> None:
+        """Nobody sweeps a store that ends with its process."""
+
     def check(self) -> list[str]:
         return ["events are kept in memory and are lost with the process"]
 

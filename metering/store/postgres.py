@@ -291,6 +291,9 @@ class PostgresStore:
     def beat(self, writers: Iterable[UUID]) -> None:
         self._sync("update usage_writers set beat = beat + 1 where id = any(%s)", [list(writers)])
 
+    def retire(self, writers: Iterable[UUID]) -> None:
+        self._sync("update usage_writers set fenced_at = now() where id = any(%s)", [list(writers)])
+
     def check(self) -> list[str]:
         found = self._sync("select current_setting('fsync'), current_setting('synchronous_commit')", [])
         fsync, synchronous = found[0]

@@ -439,6 +439,12 @@ class SqliteStore:
         return SqliteLane(self._database, name)
 
     def beat(self, writers: Iterable[UUID]) -> None:
+        self._mark(writers, "update usage_writers set beat = beat + 1 where id = ?")
+
+    def retire(self, writers: Iterable[UUID]) -> None:
+        self._mark(writers, "update usage_writers set fenced_at = datetime('now') where id = ?")
+
+    def _mark(self, writers: Iterable[UUID], statement: str) -> None:
         self._start_anew_after_fork()
         with self._lock:
             try:
@@ -446,9 +452,7 @@ class SqliteStore:
                     self._beat_connection = connect(self._database)
                 with _transaction(self._beat_connection, self._turnstile):
                     for writer in writers:
-                        self._beat_connection.execute(
-                            "update usage_writers set beat = beat + 1 where id = ?", [writer.hex]
-                        )
+                        self._beat_connection.execute(statement, [writer.hex])
             except Exception as error:
                 raise translated(error) from error
             finally:

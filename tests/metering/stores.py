@@ -24,6 +24,9 @@ class LossyStore:
     def beat(self, writers: Iterable[UUID]) -> None:
         self.store.beat(writers)
 
+    def retire(self, writers: Iterable[UUID]) -> None:
+        self.store.retire(writers)
+
     def check(self) -> list[str]:
         return self.store.check()
 

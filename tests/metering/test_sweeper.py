@@ -174,12 +174,11 @@ def test_a_lock_that_is_gone_at_the_second_try_costs_nothing() -> None:
     store.close()
 
 
-def test_holds_that_cannot_be_ended_are_tried_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeper, "BATCH", 2)
+def test_holds_that_cannot_be_ended_are_tried_once_in_a_sweep() -> None:
     fenced(*[a_hold() for _ in range(4)], a_hold(STRANGER))
     store = LossyStore(current_store())
-    store.lock = 2  # the first two batches, both of one customer
-    assert sweeper.sweep(store, a_card(), lambda: NOON) == 1
+    store.lock = 2  # the first two batches of two, both of one customer
+    assert sweeper.sweep(store, a_card(), lambda: NOON, batch=2) == 1
     assert set(Hold.objects.values_list("customer_id", flat=True)) == {PAYER}
     assert sweeper.sweep(store, a_card(), lambda: NOON) == 4
     store.close()
