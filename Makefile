@@ -55,9 +55,9 @@ format: $(VENV)/.installed-dev ## rewrite the code as `make check` wants it
 bench: $(VENV)/.installed ## measure; prints each figure and writes benchmarks/latest.json
 	$(PY) -m benchmarks $(ARGS)
 
-chaos: $(VENV)/.installed ## the kill tests with SEEDS= seeds on each engine
-	TEST_ENGINE=sqlite $(PYTEST) -m kill --seeds $(SEEDS) $(ARGS)
-	TEST_ENGINE=postgresql $(PYTEST) -m kill --seeds $(SEEDS) $(ARGS)
+chaos: $(VENV)/.installed ## the kill tests with SEEDS= seeds on each engine, JOBS= at a time
+	TEST_ENGINE=sqlite $(PYTEST) -n $(JOBS) -m kill --seeds $(SEEDS) $(ARGS)
+	TEST_ENGINE=postgresql $(PYTEST) -n $(JOBS) -m kill --seeds $(SEEDS) $(ARGS)
 
 requirements: $(VENV)/.installed ## compile requirements*.in to pinned files with hashes
 	$(PY) -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip --quiet --disable-pip-version-check install uv
