@@ -88,7 +88,24 @@ class UsageEvent(ReadOnlyRows):
         return str(self.id)
 
 
-class UsageCorrection(ReadOnlyRows):
+class UsageSums(ReadOnlyRows):
+    """What daily usage adds up, and a correction changes: unknown amounts are left out and counted beside."""
+
+    events = models.BigIntegerField()
+    quantity = AmountField()
+    tokens_input = models.BigIntegerField()
+    tokens_output = models.BigIntegerField()
+    tokens_total = models.BigIntegerField()
+    cost_total = AmountField()
+    charge_total = AmountField()
+    unpriced_events = models.BigIntegerField()
+    estimated_events = models.BigIntegerField()
+
+    class Meta:
+        abstract = True
+
+
+class UsageCorrection(UsageSums):
     """What became known of an event after it was written. Σ events + Σ corrections = daily usage."""
 
     id = models.UUIDField(primary_key=True)
@@ -108,15 +125,6 @@ class UsageCorrection(ReadOnlyRows):
     model = models.CharField(max_length=200, blank=True)
     api_key_id = models.UUIDField()
     currency = models.CharField(max_length=3)
-    events = models.BigIntegerField()
-    quantity = AmountField()
-    tokens_input = models.BigIntegerField()
-    tokens_output = models.BigIntegerField()
-    tokens_total = models.BigIntegerField()
-    cost_total = AmountField()
-    charge_total = AmountField()
-    unpriced_events = models.BigIntegerField()
-    estimated_events = models.BigIntegerField()
 
     class Meta:
         db_table = "usage_corrections"
@@ -131,7 +139,7 @@ class UsageCorrection(ReadOnlyRows):
         return f"{self.event_id} revision {self.revision}"
 
 
-class DailyUsage(ReadOnlyRows):
+class DailyUsage(UsageSums):
     """Roll-up of events by customer, day, feature, model and key, moved in the event's own transaction.
 
     A day that holds a period boundary has a row for each period. Sums leave out what is unknown; `unpriced_events` and
@@ -147,15 +155,6 @@ class DailyUsage(ReadOnlyRows):
     model = models.CharField(max_length=200, blank=True)
     api_key_id = models.UUIDField()
     currency = models.CharField(max_length=3)
-    events = models.BigIntegerField()
-    quantity = AmountField()
-    tokens_input = models.BigIntegerField()
-    tokens_output = models.BigIntegerField()
-    tokens_total = models.BigIntegerField()
-    cost_total = AmountField()
-    charge_total = AmountField()
-    unpriced_events = models.BigIntegerField()
-    estimated_events = models.BigIntegerField()
 
     class Meta:
         db_table = "daily_usage"
