@@ -1,6 +1,6 @@
 """One process of a crowd: holds, "calls" and settles until it has made its calls or is killed.
 
-    python -m tests.chaos.crowd '{"store": …, "seed": 1, "calls": 300, "customers": 20, "went_out": "file"}'
+    python -m tests.chaos.crowd '{"store": …, "seed": 1, "calls": 300, "customers": 20, "went_out": "file", "go": "file"}'
 
 The line that it appends to `went_out` stands for the call to the provider: what is there happened, and must be in the books.
 """
@@ -11,6 +11,7 @@ import os
 import random
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +35,8 @@ async def make_calls(order: dict[str, Any]) -> None:
     rng = random.Random(order["seed"])
     recorder = Recorder(store_of(order["store"]), OpenGate(), beat_s=0.2, deadline_s=60)
     went_out = os.open(order["went_out"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    while not Path(order["go"]).exists():  # noqa: ASYNC110, ASYNC240  the starting shot, so that all run against each other
+        await asyncio.sleep(0.005)
     slots = asyncio.Semaphore(CONCURRENT)
 
     async def one_call(pause: float, customer: int) -> None:

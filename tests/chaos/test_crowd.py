@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -51,6 +51,7 @@ class Crowd:
             "calls": CALLS,
             "customers": CUSTOMERS,
             "went_out": str(went_out),
+            "go": str(self._directory / "go"),
         }
         with output.open("wb") as out:
             return subprocess.Popen(
@@ -62,7 +63,13 @@ class Crowd:
         time.sleep(self.random.random() * longest_s)
 
     def wait_until_busy(self) -> None:
-        while not all(log.exists() and log.stat().st_size for log in self._logs):
+        """Let all of them start at once, and return when each has made a call."""
+        self._wait_for_all(lambda log: log.exists())
+        (self._directory / "go").touch()
+        self._wait_for_all(lambda log: log.stat().st_size > 0)
+
+    def _wait_for_all(self, reached: Callable[[Path], bool]) -> None:
+        while not all(reached(log) for log in self._logs):
             assert any(process.poll() is None for process in self.processes), self.output()
             time.sleep(0.01)
 
