@@ -61,20 +61,22 @@ chaos: $(VENV)/.installed ## the kill tests with SEEDS= seeds on each engine, JO
 
 requirements: $(VENV)/.installed ## compile requirements*.in to pinned files with hashes
 	$(PY) -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip --quiet --disable-pip-version-check install uv
-	$(VENV)/uv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet requirements.in -o requirements.txt
-	$(VENV)/uv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet requirements-dev.in -o requirements-dev.txt
+	$(VENV)/uv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --quiet requirements.in -o requirements.txt
+	$(VENV)/uv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --quiet requirements-dev.in -o requirements-dev.txt
 
 clean: ## remove the environment, caches and the local database under var/
 	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
 
+# The files name every package that is needed, so pip has nothing to resolve: left to itself it picks the newest release for
+# an extra (`coverage[toml]`) that is pinned without it, and then refuses that for having no hash.
 # Debian's python3 without python3-venv makes an environment without pip; the outer pip then installs into it.
 $(VENV)/.installed: requirements.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || $(PYTHON) -m venv --clear --without-pip $(VENV)
-	@if $(PY) -m pip --version >/dev/null 2>&1; then $(PIP) install --quiet -r requirements.txt; \
-	else $(PYTHON) -m pip --quiet --disable-pip-version-check --python $(PY) install -r requirements.txt; fi
+	@if $(PY) -m pip --version >/dev/null 2>&1; then $(PIP) install --quiet --no-deps -r requirements.txt; \
+	else $(PYTHON) -m pip --quiet --disable-pip-version-check --python $(PY) install --no-deps -r requirements.txt; fi
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	@if $(PY) -m pip --version >/dev/null 2>&1; then $(PIP) install --quiet -r requirements-dev.txt; \
-	else $(PYTHON) -m pip --quiet --disable-pip-version-check --python $(PY) install -r requirements-dev.txt; fi
+	@if $(PY) -m pip --version >/dev/null 2>&1; then $(PIP) install --quiet --no-deps -r requirements-dev.txt; \
+	else $(PYTHON) -m pip --quiet --disable-pip-version-check --python $(PY) install --no-deps -r requirements-dev.txt; fi
 	@touch $@
