@@ -19,6 +19,7 @@ from uuid import UUID
 import msgspec
 
 from metering.clean import clean_event, clean_hold
+from metering.context import context_of
 from metering.estimate import RequestFacts
 from metering.gate import Account
 from metering.ids import instant_of, uuid7
@@ -90,7 +91,8 @@ class Call(msgspec.Struct, gc=True):
             cost_total=cost.total, charge_total=charge.total, currency=charge.currency or account.currency,
             rate_ids=tuple(dict.fromkeys((*cost.rate_ids, *charge.rate_ids))),
             execution_time=execution_ms, latency=latency_ms, status_code=status_code, consistency=usage.consistency,
-            raw_usage=usage.raw, extractor=usage.extractor, metadata=usage.metadata or {},
+            raw_usage=usage.raw, extractor=usage.extractor,
+            context=context_of(usage), metadata=usage.metadata or {},
         )  # fmt: skip
         if not used:
             _apply_policy(row, status_code)

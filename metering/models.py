@@ -66,6 +66,9 @@ class UsageEvent(ReadOnlyRows):
     consistency = models.CharField(max_length=64)
     raw_usage = models.JSONField(null=True)
     extractor = models.CharField(max_length=40, blank=True)
+    context = models.JSONField(
+        default=dict, help_text="what else its price depends on: tier, region, batch, parts …"
+    )
     tags = models.JSONField()
     metadata = models.JSONField()
     idempotency_key = models.CharField(max_length=255, blank=True)

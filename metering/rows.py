@@ -87,6 +87,7 @@ class EventRow(msgspec.Struct, gc=False):
     consistency: str = "ok"
     raw_usage: Any = None
     extractor: str = ""
+    context: dict[str, Any] = {}  # what else a price depends on: see `metering.context`
     tags: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
     idempotency_key: str = ""

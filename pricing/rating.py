@@ -4,6 +4,7 @@ Amounts are exact until the end and rounded once. The side that is rounded last 
 output (and units that are neither) always add up to the total.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -11,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from pricing.money import EXACT, round_amount
-from pricing.pricelist import RateCard
+from pricing.pricelist import ModelPrices, RateCard
 from pricing.units import Side
 from pricing.usage import Usage
 
@@ -30,6 +31,7 @@ class ChargeLine(msgspec.Struct, frozen=True, gc=False):
     amount: Decimal  # exact: quantity × unit price, not rounded
     rate_id: int
     side: Side
+    model: str = ""  # that it was billed at, where several models served the call
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False):
@@ -49,7 +51,9 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     rate_ids: tuple[int, ...] = ()  # of the lines, each once, in their order
     unit_price_input: Decimal | None = None  # base rate of one token, whatever this call used
     unit_price_output: Decimal | None = None
-    unpriced: tuple[str, ...] = ()  # buckets that were used and have no price
+    unpriced: tuple[
+        str, ...
+    ] = ()  # what was used and has no price: buckets, with "model: " before where several served
 
 
 def rate_usage(card: RateCard, usage: Usage, *, book: str, at: datetime) -> Charge:
@@ -57,30 +61,19 @@ def rate_usage(card: RateCard, usage: Usage, *, book: str, at: datetime) -> Char
     if usage.source == "none":
         return Charge(book, "", "unpriced")
     prices = card.prices_for(book, usage.provider, usage.model, at)
-    if prices is None:
-        return Charge(
-            book, "", "unpriced", unpriced=tuple([name for name, count in usage.buckets.items() if count])
-        )
-    if prices.tiers:
-        prices = prices.for_input(sum([count for name, count in usage.buckets.items() if name[:3] == "in_"]))
-    price_of = prices.buckets.get
-    exact = {"input": _ZERO, "output": _ZERO, "other": _ZERO}
+    exact: dict[Side, Decimal] = {"input": _ZERO, "output": _ZERO, "other": _ZERO}
     lines: list[ChargeLine] = []
     unpriced: list[str] = []
-    for bucket, quantity in usage.buckets.items():
-        if not quantity:
-            continue  # zero costs nothing at any price
-        price = price_of(bucket) or prices.price(bucket)
-        if price is None or quantity < 0:
-            unpriced.append(bucket)
-            continue
-        unit_price, rate_id, side = price
-        amount = _times(unit_price, quantity)
-        exact[side] = _plus(exact[side], amount)
-        lines.append(ChargeLine(bucket, quantity, unit_price, amount, rate_id, side))
-    status = _status(lines, unpriced, usage)
-    if status == "unpriced":
-        return Charge(book, "", status, unpriced=tuple(unpriced))
+    if usage.parts:
+        found = _price_parts(card, usage, book, at, exact, lines, unpriced)
+        prices = prices or found
+    elif prices is not None:
+        _price_buckets(prices, usage.buckets, "", exact, lines, unpriced)
+    else:
+        unpriced.extend([name for name, count in usage.buckets.items() if count])
+    status = _status(lines, unpriced, usage) if prices is not None else "unpriced"
+    if status == "unpriced" or prices is None:
+        return Charge(book, "", "unpriced", unpriced=tuple(unpriced))
     amount_input, amount_output, total = _rounded(exact["input"], exact["output"], exact["other"])
     unknown = usage.unknown_sides
     return Charge(
@@ -89,6 +82,53 @@ def rate_usage(card: RateCard, usage: Usage, *, book: str, at: datetime) -> Char
         tuple(dict.fromkeys([line.rate_id for line in lines])),
         prices.unit_price_input, prices.unit_price_output, tuple(unpriced),
     )  # fmt: skip
+
+
+def _price_parts(
+    card: RateCard,
+    usage: Usage,
+    book: str,
+    at: datetime,
+    exact: dict[Side, Decimal],
+    lines: list[ChargeLine],
+    unpriced: list[str],
+) -> ModelPrices | None:
+    """Price each part at its own model; the prices of the first that has any."""
+    first = None
+    for part in usage.parts:
+        model = part.model or usage.model
+        prices = card.prices_for(book, part.provider or usage.provider, model, at)
+        if prices is None:
+            unpriced.extend([f"{model}: {name}" for name, count in part.buckets.items() if count])
+            continue
+        first = first or prices
+        _price_buckets(prices, part.buckets, model, exact, lines, unpriced)
+    return first
+
+
+def _price_buckets(
+    prices: ModelPrices,
+    buckets: Mapping[str, int],
+    model: str,
+    exact: dict[Side, Decimal],
+    lines: list[ChargeLine],
+    unpriced: list[str],
+) -> None:
+    """Add a line for each bucket that has a price, its exact amount to its side; the others are unpriced."""
+    if prices.tiers:
+        prices = prices.for_input(sum([count for name, count in buckets.items() if name[:3] == "in_"]))
+    price_of = prices.buckets.get
+    for bucket, quantity in buckets.items():
+        if not quantity:
+            continue  # zero costs nothing at any price
+        price = price_of(bucket) or prices.price(bucket)
+        if price is None or quantity < 0:
+            unpriced.append(f"{model}: {bucket}" if model else bucket)
+            continue
+        unit_price, rate_id, side = price
+        amount = _times(unit_price, quantity)
+        exact[side] = _plus(exact[side], amount)
+        lines.append(ChargeLine(bucket, quantity, unit_price, amount, rate_id, side, model))
 
 
 def _status(lines: list[ChargeLine], unpriced: list[str], usage: Usage) -> ChargeStatus:

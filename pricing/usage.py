@@ -9,19 +9,38 @@ Source = Literal["reported", "reported_partial", "estimated", "none"]
 UnknownSide = Literal["input", "output"]
 
 
+class UsagePart(msgspec.Struct, frozen=True, gc=False):
+    """What one model used within a call that several models served: an advisor, a fallback, a tool that draws images."""
+
+    buckets: dict[str, int]
+    model: str = ""  # "": the call's
+    provider: str = ""  # "": the call's
+    kind: str = ""  # as the provider calls it: "message", "advisor_message", "compaction", "image_gen" …
+
+
 class Usage(msgspec.Struct, frozen=True, gc=False):
     """What one call used. An explicit zero is zero; what is missing is unknown and never zero.
 
-    `buckets` maps a name of `pricing.units` to a count; it holds entries above zero and those reported as zero.
+    `buckets` maps a name of `pricing.units` to a count; it holds entries above zero and those reported as zero. Where
+    several models served, `parts` says what each of them used and `buckets` is their sum: each part is priced at its own
+    model, and the sum at none.
     """
 
     buckets: dict[str, int]
     provider: str = ""  # slug; "" where nobody said, then a model name that is unique decides
     model_requested: str | None = None
     model_served: str | None = None
-    service_tier: str | None = None  # as the response says, which may differ from what was asked for
+    parts: tuple[UsagePart, ...] = ()
+    # The circumstances that a price may depend on, as the response says them, which may differ from what was asked for;
+    # in lower case. None: nobody said, or it is the ordinary one ("default", "standard", "auto", "on_demand").
+    service_tier: str | None = None  # "flex", "priority", "provisioned" …
+    speed: str | None = None  # "fast"
+    region: str | None = None  # "us", "eu", "global" …
+    batch: bool = False
+    byok: bool = False  # the caller's own upstream key paid the provider
     source: Source = "reported"
     consistency: str = "ok"  # "ok", "repaired:<rule>" or "inconsistent"
+    rules: tuple[str, ...] = ()  # every consistency rule that fired, in the order in which they did
     unknown_sides: tuple[UnknownSide, ...] = ()
     raw: Any = None  # the provider's usage object, decoded, so that it can be read and rated again
     extractor: str = ""  # name/version of what read it: "openai_chat/1"

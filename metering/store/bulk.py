@@ -33,7 +33,7 @@ HASH_BYTES = 16
 
 _STAGED = (*EVENT_COLUMNS, "period_start", "day", "key_hash", "payload_hash", "place")
 _DOCUMENTS = tuple(
-    EVENT_COLUMNS.index(name) for name in ("buckets", "rate_ids", "raw_usage", "tags", "metadata")
+    EVENT_COLUMNS.index(name) for name in ("buckets", "rate_ids", "raw_usage", "context", "tags", "metadata")
 )
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _CREATE = f"""create temp table if not exists staged_events as

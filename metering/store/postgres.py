@@ -56,7 +56,7 @@ _SPECIAL = {
     "day": "date", "late": "boolean", "amount": "numeric", "quantity": "numeric",
     "tokens_input": "bigint", "tokens_output": "bigint", "tokens_total": "bigint",
     "execution_time": "integer", "latency": "integer", "status_code": "smallint",
-    "buckets": "jsonb", "rate_ids": "jsonb", "raw_usage": "jsonb", "tags": "jsonb", "metadata": "jsonb",
+    "buckets": "jsonb", "rate_ids": "jsonb", "raw_usage": "jsonb", "tags": "jsonb", "context": "jsonb", "metadata": "jsonb",
     "model_cost_input": "numeric", "model_cost_output": "numeric",
     "cost_input": "numeric", "cost_output": "numeric", "cost_total": "numeric", "charge_total": "numeric",
 }  # fmt: skip

@@ -29,6 +29,7 @@ def rates(
     ]  # fmt: skip
 
 
-def card(prices: Mapping[str, str]) -> RateCard:
-    """A card with one model, acme's `large`."""
-    return RateCard.compile(rates(prices), {}, version=1)
+def card(prices: Mapping[str, str], *, also: Mapping[str, Mapping[str, str]] | None = None) -> RateCard:
+    """A card with acme's `large`, and `also` others of acme's models."""
+    others = (rates(found, model=model, first_id=100) for model, found in (also or {}).items())
+    return RateCard.compile([*rates(prices), *(rate for found in others for rate in found)], {}, version=1)

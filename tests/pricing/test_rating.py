@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from pricing.pricelist import RateCard
 from pricing.rating import Charge, rate_usage
 from pricing.units import TOKEN_BUCKETS
-from pricing.usage import Usage
+from pricing.usage import Usage, UsagePart
 from tests.pricing.prices import NOW, card, rates, usd
 
 LARGE = {"in_uncached": "2.5", "in_cache_read": "0.25", "out_visible": "15"}
@@ -58,6 +58,35 @@ def test_the_largest_counters_stay_exact() -> None:
     count = 2**53
     assert charge({"in_uncached": "123.456789"}, {"in_uncached": count}).total == count * Decimal(
         "0.000123456789"
+    )
+
+
+# Several models, one call.
+
+
+def test_each_part_is_charged_at_its_own_model() -> None:
+    parts = (
+        UsagePart({"in_uncached": 400, "out_visible": 100}, kind="message"),
+        UsagePart({"in_uncached": 800, "out_visible": 1600}, model="expert", kind="advisor_message"),
+    )
+    usage = Usage({"in_uncached": 1200, "out_visible": 1700}, "acme", model_served="large", parts=parts)
+    found = rate_usage(
+        card(LARGE, also={"expert": {"in_uncached": "5", "out_visible": "25"}}), usage, book="cost", at=NOW
+    )
+    assert found.amount_input == 400 * usd("2.5") + 800 * usd("5")
+    assert found.amount_output == 100 * usd("15") + 1600 * usd("25")
+    assert [line.model for line in found.lines] == ["large", "large", "expert", "expert"]
+    assert found.unit_price_input == usd("2.5")
+
+
+def test_a_part_whose_model_has_no_price_leaves_the_charge_partial() -> None:
+    parts = (UsagePart({"in_uncached": 400}), UsagePart({"in_uncached": 800}, model="stranger"))
+    usage = Usage({"in_uncached": 1200}, "acme", model_served="large", parts=parts)
+    found = rate_usage(card(LARGE), usage, book="cost", at=NOW)
+    assert (found.status, found.total, found.unpriced) == (
+        "partial",
+        400 * usd("2.5"),
+        ("stranger: in_uncached",),
     )
 
 

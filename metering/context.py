@@ -1,0 +1,105 @@
+"""What a price depends on besides the buckets, as it is kept on an event, so that the event can be rated again.
+
+A column holds each of them that was said, and nothing else: the ordinary case is an empty document.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, Protocol
+
+from pricing.money import decimal_string
+from pricing.usage import Source, UnknownSide, Usage, UsagePart
+
+_TEXTS = ("service_tier", "speed", "region")
+
+
+class Evidence(Protocol):
+    """The columns of an event that say what was used; a row of the table has them."""
+
+    buckets: Mapping[str, Any]
+    provider: str
+    model: str
+    model_requested: str
+    usage_source: Any
+    consistency: str
+    extractor: str
+    context: Mapping[str, Any]
+    tokens_input: int | None
+    tokens_output: int | None
+
+
+def context_of(usage: Usage) -> dict[str, Any]:
+    """The document kept on the event."""
+    context: dict[str, Any] = {}
+    for name in _TEXTS:
+        value = getattr(usage, name)
+        if value is not None:
+            context[name] = value
+    if usage.batch:
+        context["batch"] = True
+    if usage.byok:
+        context["byok"] = True
+    if usage.parts:
+        context["parts"] = [_part(part) for part in usage.parts]
+    if usage.rules:
+        context["rules"] = list(usage.rules)
+    if usage.reported_cost is not None:
+        context["reported_cost"] = decimal_string(usage.reported_cost)
+    return context
+
+
+def usage_of(event: Evidence) -> Usage:
+    """The usage that was rated when the event was made, as far as a price can depend on it."""
+    context = event.context
+    source: Source = event.usage_source
+    return Usage(
+        buckets=_counts(event.buckets),
+        provider=event.provider,
+        model_requested=event.model_requested or None,
+        model_served=event.model or None,
+        parts=tuple(
+            UsagePart(
+                _counts(part["buckets"]),
+                part.get("model", ""),
+                part.get("provider", ""),
+                part.get("kind", ""),
+            )
+            for part in context.get("parts", ())
+        ),
+        source=source,
+        consistency=event.consistency,
+        rules=tuple(context.get("rules", ())),
+        extractor=event.extractor,
+        unknown_sides=_unknown_sides(event),
+        reported_cost=_amount(context.get("reported_cost")),
+        service_tier=context.get("service_tier"),
+        speed=context.get("speed"),
+        region=context.get("region"),
+        batch=bool(context.get("batch")),
+        byok=bool(context.get("byok")),
+    )
+
+
+def _part(part: UsagePart) -> dict[str, Any]:
+    said = {"kind": part.kind, "model": part.model, "provider": part.provider}
+    return {**{name: value for name, value in said.items() if value}, "buckets": part.buckets}
+
+
+def _counts(buckets: Mapping[str, Any]) -> dict[str, int]:
+    """A document that had to be mended or cut when it was stored may hold what is no count."""
+    return {name: count for name, count in buckets.items() if type(count) is int}
+
+
+def _unknown_sides(event: Evidence) -> tuple[UnknownSide, ...]:
+    sides: tuple[tuple[UnknownSide, int | None], ...] = (
+        ("input", event.tokens_input),
+        ("output", event.tokens_output),
+    )
+    return tuple(side for side, tokens in sides if tokens is None)
+
+
+def _amount(text: Any) -> Decimal | None:
+    try:
+        return Decimal(text) if isinstance(text, str) else None
+    except InvalidOperation:
+        return None
