@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
 from metering.estimate import RequestFacts
 from metering.extract.counts import Counted, text_or_none
+from metering.extract.tiers import normal_tier, normal_word
 from pricing.usage import Source, UnknownSide, Usage
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -61,52 +63,89 @@ class Reading:
         self.extractor, self.facts, self.provider = extractor, facts, provider
 
     def reported(
-        self, counted: Counted, raw: Any, model: Any, *, source: Source = "reported", **more: Any
+        self,
+        counted: Counted,
+        raw: Any,
+        model: Any,
+        *,
+        source: Source = "reported",
+        service_tier: Any = None,
+        speed: Any = None,
+        region: Any = None,
+        batch: bool = False,
+        byok: bool = False,
+        reported_cost: Decimal | None = None,
+        **more: Any,
     ) -> Usage:
-        """The usage that a provider reported. Where it holds no counter at all, it is none, with the evidence kept."""
+        """The usage that a provider reported. Where it holds no counter at all, it is none, with the evidence kept.
+
+        Tier, speed and region are taken as the response says them and brought into the form in which rates name them.
+        """
         served = text_or_none(model)
         if not counted.known:
             source = "none"
         elif counted.unknown_sides:
             source = "reported_partial"
+        tier, is_batch = normal_tier(service_tier)
+        known = source != "none"
         return Usage(
-            buckets=counted.buckets if source != "none" else {},
+            buckets=counted.buckets if known else {},
             provider=self.provider_of(served),
             model_requested=self.facts.model,
             model_served=served,
+            parts=counted.parts if known else (),
+            service_tier=tier,
+            speed=normal_word(speed),
+            region=normal_word(region),
+            batch=batch or is_batch,
+            byok=byok,
             source=source,
             consistency=counted.consistency,
+            rules=counted.rules or _rule_of(counted.consistency),
             raw=raw,
             extractor=self.extractor,
             unknown_sides=counted.unknown_sides,
+            reported_cost=reported_cost,
             **more,
         )
 
-    def nothing(self, model: Any = None, *, raw: Any = None, consistency: str = "ok", **more: Any) -> Usage:
+    def nothing(
+        self,
+        model: Any = None,
+        *,
+        raw: Any = None,
+        consistency: str = "ok",
+        service_tier: Any = None,
+        **more: Any,
+    ) -> Usage:
         """No usage was found. That is unknown, and never zero."""
         served = text_or_none(model)
+        tier, batch = normal_tier(service_tier)
         return Usage(
             buckets={}, provider=self.provider_of(served), model_requested=self.facts.model, model_served=served,
-            source="none", consistency=consistency, raw=raw, extractor=self.extractor, **more,
+            service_tier=tier, batch=batch, source="none", consistency=consistency, raw=raw, extractor=self.extractor,
+            **more,
         )  # fmt: skip
 
     def estimated(self, model: Any, events_seen: int, *, more: Mapping[str, Any] = _NOTHING_MORE) -> Usage:
         """A stream that never said what it used: the request's own estimate, and one output token per event."""
+        nothing = self.nothing(model, **more)
         if not events_seen:
-            return self.nothing(model, **more)
-        served = text_or_none(model)
+            return nothing
         buckets = {"out_visible": events_seen * OUTPUT_TOKENS_PER_EVENT}
         unknown: tuple[UnknownSide, ...] = ("input",)
         if self.facts.readable:
             buckets["in_uncached"], unknown = self.facts.tokens_input_estimate, ()
-        return Usage(
-            buckets=buckets, provider=self.provider_of(served), model_requested=self.facts.model, model_served=served,
-            source="estimated", extractor=self.extractor, unknown_sides=unknown, **more,
-        )  # fmt: skip
+        return msgspec.structs.replace(nothing, buckets=buckets, source="estimated", unknown_sides=unknown)
 
     def provider_of(self, served: str | None) -> str:
         """The route's provider, but for the built-in models, which answer on every provider's route."""
         return "demo" if (served or self.facts.model or "").startswith("demo-") else self.provider
+
+
+def _rule_of(consistency: str) -> tuple[str, ...]:
+    """The rule that a summary names, where the reader of a shape notes nothing else."""
+    return (consistency.removeprefix("repaired:"),) if consistency.startswith("repaired:") else ()
 
 
 def decode_body(decode: Callable[[bytes], T], shape: type[T], body: bytes) -> T | None:

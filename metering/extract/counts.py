@@ -5,26 +5,46 @@ from typing import Any
 
 import msgspec
 
-from pricing.usage import UnknownSide
+from pricing.usage import UnknownSide, UsagePart
 
 COUNT_MAX = 2**53  # beyond it JSON numbers are no longer exact for everyone who reads them
 
 UNKNOWN_TTL = "in_cache_write_unknown"
+REFUSED = "field_refused"  # the rule that fires where a counter is none, or a group of counters no object
 
 _EMPTY: dict[str, Any] = {}
 
 
 class Counters:
-    """Takes counters from usage objects and remembers whether one had to be refused.
+    """Takes counters from usage objects and remembers which consistency rules fired while they were read.
 
     A counter is an integer from 0 to 2^53; an integral float counts as one. Null and absent are both unknown (None).
     Anything else (bool, text, negative, fractional) is refused, which is unknown as well, and `flawed`.
     """
 
-    __slots__ = ("flawed",)
+    __slots__ = ("flawed", "rules")
 
     def __init__(self) -> None:
         self.flawed = False
+        self.rules: tuple[str, ...] = ()
+
+    def repair(self, rule: str) -> None:
+        """Something was understood in another than the plain way, and `rule` says how."""
+        if rule not in self.rules:
+            self.rules += (rule,)
+
+    def flaw(self, rule: str) -> None:
+        """Something contradicts itself or cannot be read; the result is inconsistent."""
+        self.flawed = True
+        self.repair(rule)
+
+    def counted(self, buckets: dict[str, int], unknown_sides: tuple[UnknownSide, ...] = ()) -> "Counted":
+        """The buckets together with what this reading noted."""
+        rules = self.rules
+        if not rules:
+            return Counted(buckets, "inconsistent" if self.flawed else "ok", unknown_sides)
+        mark = "inconsistent" if self.flawed else f"repaired:{rules[0]}"
+        return Counted(buckets, mark, unknown_sides, rules)
 
     def read(self, source: Mapping[str, Any], *keys: str) -> int | None:
         """The first of `keys` that holds a counter."""
@@ -37,7 +57,7 @@ class Counters:
                 return value
             if type(value) is float and 0 <= value <= COUNT_MAX and value.is_integer():
                 return int(value)
-            self.flawed = True
+            self.flaw(REFUSED)
         return None
 
     def group(self, source: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
@@ -48,16 +68,22 @@ class Counters:
                 continue
             if isinstance(value, dict):
                 return value
-            self.flawed = True
+            self.flaw(REFUSED)
         return _EMPTY
 
 
 class Counted(msgspec.Struct, gc=False):
-    """One usage object brought into disjoint buckets. A side that nobody reported is named in `unknown_sides`."""
+    """One usage object brought into disjoint buckets. A side that nobody reported is named in `unknown_sides`.
+
+    `rules` are the consistency rules that fired, in that order; `consistency` sums them up. Where several models served,
+    `parts` says what each used and `buckets` is their sum.
+    """
 
     buckets: dict[str, int]
     consistency: str = "ok"
     unknown_sides: tuple[UnknownSide, ...] = ()
+    rules: tuple[str, ...] = ()
+    parts: tuple[UsagePart, ...] = ()
 
     @property
     def known(self) -> bool:

@@ -21,7 +21,7 @@ def test_a_message_becomes_disjoint_buckets() -> None:
     usage = read(MESSAGE_USAGE, model="claude-sonnet-4-5")
     assert usage.buckets == MESSAGE_BUCKETS
     assert (usage.tokens_input, usage.tokens_output) == (10 + 3000 + 5000, 500)
-    assert (usage.model, usage.provider, usage.service_tier) == ("claude-sonnet-4-5", "anthropic", "standard")
+    assert (usage.model, usage.provider, usage.service_tier) == ("claude-sonnet-4-5", "anthropic", None)
     assert (usage.source, usage.consistency, usage.raw) == ("reported", "ok", MESSAGE_USAGE)
 
 
