@@ -8,7 +8,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Protocol
 
 from pricing.money import decimal_string
-from pricing.usage import Source, UnknownSide, Usage, UsagePart
+from pricing.units import UNITS
+from pricing.usage import Quantity, Source, UnknownSide, Usage, UsagePart
 
 _TEXTS = ("service_tier", "speed", "region")
 
@@ -53,13 +54,13 @@ def usage_of(event: Evidence) -> Usage:
     context = event.context
     source: Source = event.usage_source
     return Usage(
-        buckets=_counts(event.buckets),
+        buckets=_quantities(event.buckets),
         provider=event.provider,
         model_requested=event.model_requested or None,
         model_served=event.model or None,
         parts=tuple(
             UsagePart(
-                _counts(part["buckets"]),
+                _quantities(part["buckets"]),
                 part.get("model", ""),
                 part.get("provider", ""),
                 part.get("kind", ""),
@@ -85,9 +86,17 @@ def _part(part: UsagePart) -> dict[str, Any]:
     return {**{name: value for name, value in said.items() if value}, "buckets": part.buckets}
 
 
-def _counts(buckets: Mapping[str, Any]) -> dict[str, int]:
-    """A document that had to be mended or cut when it was stored may hold what is no count."""
-    return {name: count for name, count in buckets.items() if type(count) is int}
+def _quantities(buckets: Mapping[str, Any]) -> dict[str, Quantity]:
+    """A document that had to be mended or cut when it was stored may hold what is no quantity."""
+    found: dict[str, Quantity] = {}
+    for name, value in buckets.items():
+        if type(value) is int:
+            found[name] = value
+        elif name in UNITS:  # a fraction is stored as text, which keeps it exact
+            fraction = _amount(value)
+            if fraction is not None and fraction.is_finite():
+                found[name] = fraction
+    return found
 
 
 def _unknown_sides(event: Evidence) -> tuple[UnknownSide, ...]:

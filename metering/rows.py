@@ -4,6 +4,7 @@ Field names are column names. Rows are made at the edge, are complete in themsel
 often a write has to be repeated: ids and instants are fixed here and nowhere later.
 """
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -68,7 +69,7 @@ class EventRow(msgspec.Struct, gc=False):
     tokens_input: int | None = None
     tokens_output: int | None = None
     tokens_total: int | None = None
-    buckets: dict[str, Any] = {}
+    buckets: Mapping[str, Any] = {}
     provider: str = ""
     model: str = ""
     model_requested: str = ""

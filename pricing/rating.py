@@ -14,7 +14,7 @@ import msgspec
 from pricing.money import EXACT, round_amount
 from pricing.pricelist import ModelPrices, RateCard
 from pricing.units import Side
-from pricing.usage import Usage
+from pricing.usage import Quantity, Usage, tokens_of
 
 ChargeStatus = Literal["priced", "unpriced", "partial"]
 
@@ -26,7 +26,7 @@ class ChargeLine(msgspec.Struct, frozen=True, gc=False):
     """One bucket's part of a charge."""
 
     bucket: str
-    quantity: int
+    quantity: Quantity
     unit_price: Decimal  # of a single one
     amount: Decimal  # exact: quantity × unit price, not rounded
     rate_id: int
@@ -108,7 +108,7 @@ def _price_parts(
 
 def _price_buckets(
     prices: ModelPrices,
-    buckets: Mapping[str, int],
+    buckets: Mapping[str, Quantity],
     model: str,
     exact: dict[Side, Decimal],
     lines: list[ChargeLine],
@@ -116,7 +116,7 @@ def _price_buckets(
 ) -> None:
     """Add a line for each bucket that has a price, its exact amount to its side; the others are unpriced."""
     if prices.tiers:
-        prices = prices.for_input(sum([count for name, count in buckets.items() if name[:3] == "in_"]))
+        prices = prices.for_input(tokens_of(buckets, "in_"))
     price_of = prices.buckets.get
     for bucket, quantity in buckets.items():
         if not quantity:

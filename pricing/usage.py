@@ -1,18 +1,20 @@
 """Usage as a value: what one call used, in disjoint buckets, with what is known about that knowledge."""
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
 Source = Literal["reported", "reported_partial", "estimated", "none"]
 UnknownSide = Literal["input", "output"]
+Quantity = int | Decimal  # whole, but for seconds: those are the fraction that was reported, exactly
 
 
 class UsagePart(msgspec.Struct, frozen=True, gc=False):
     """What one model used within a call that several models served: an advisor, a fallback, a tool that draws images."""
 
-    buckets: dict[str, int]
+    buckets: Mapping[str, Quantity]
     model: str = ""  # "": the call's
     provider: str = ""  # "": the call's
     kind: str = ""  # as the provider calls it: "message", "advisor_message", "compaction", "image_gen" …
@@ -21,12 +23,12 @@ class UsagePart(msgspec.Struct, frozen=True, gc=False):
 class Usage(msgspec.Struct, frozen=True, gc=False):
     """What one call used. An explicit zero is zero; what is missing is unknown and never zero.
 
-    `buckets` maps a name of `pricing.units` to a count; it holds entries above zero and those reported as zero. Where
+    `buckets` maps a name of `pricing.units` to a quantity; it holds entries above zero and those reported as zero. Where
     several models served, `parts` says what each of them used and `buckets` is their sum: each part is priced at its own
     model, and the sum at none.
     """
 
-    buckets: dict[str, int]
+    buckets: Mapping[str, Quantity]
     provider: str = ""  # slug; "" where nobody said, then a model name that is unique decides
     model_requested: str | None = None
     model_served: str | None = None
@@ -61,14 +63,14 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
         """All tokens read, cached or not; None when unknown."""
         if self.source == "none" or "input" in self.unknown_sides:
             return None
-        return sum([count for bucket, count in self.buckets.items() if bucket[:3] == "in_"])
+        return tokens_of(self.buckets, "in_")
 
     @property
     def tokens_output(self) -> int | None:
         """All tokens written, shown or not; None when unknown."""
         if self.source == "none" or "output" in self.unknown_sides:
             return None
-        return sum([count for bucket, count in self.buckets.items() if bucket[:4] == "out_"])
+        return tokens_of(self.buckets, "out_")
 
     @property
     def tokens_total(self) -> int | None:
@@ -77,3 +79,10 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
         if tokens_input is None or tokens_output is None:
             return None
         return tokens_input + tokens_output
+
+
+def tokens_of(buckets: Mapping[str, Quantity], side: Literal["in_", "out_"]) -> int:
+    """All tokens of one side; tokens are never fractions."""
+    length = len(side)
+    counts = [count for bucket, count in buckets.items() if bucket[:length] == side]
+    return sum(cast(list[int], counts))

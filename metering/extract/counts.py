@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from pricing.usage import UnknownSide, UsagePart
+from pricing.usage import Quantity, UnknownSide, UsagePart
 
 COUNT_MAX = 2**53  # beyond it JSON numbers are no longer exact for everyone who reads them
 
@@ -38,7 +38,7 @@ class Counters:
         self.flawed = True
         self.repair(rule)
 
-    def counted(self, buckets: dict[str, int], unknown_sides: tuple[UnknownSide, ...] = ()) -> "Counted":
+    def counted(self, buckets: dict[str, Any], unknown_sides: tuple[UnknownSide, ...] = ()) -> "Counted":
         """The buckets together with what this reading noted."""
         rules = self.rules
         if not rules:
@@ -79,7 +79,7 @@ class Counted(msgspec.Struct, gc=False):
     `parts` says what each used and `buckets` is their sum.
     """
 
-    buckets: dict[str, int]
+    buckets: dict[str, Any]  # of `pricing.usage.Quantity`; a dict of whole numbers fits as well
     consistency: str = "ok"
     unknown_sides: tuple[UnknownSide, ...] = ()
     rules: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ def text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def put(buckets: dict[str, int], bucket: str, count: int | None) -> None:
+def put(buckets: dict[str, Any], bucket: str, count: Quantity | None) -> None:
     """Enters a part of a side; parts that are nothing are left out."""
     if count:
         buckets[bucket] = buckets.get(bucket, 0) + count

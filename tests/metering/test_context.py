@@ -36,6 +36,13 @@ def test_everything_a_price_depends_on_comes_back() -> None:
     assert usage_of(stored(usage)) == usage
 
 
+def test_a_fraction_of_a_second_comes_back_exactly() -> None:
+    usage = Usage(
+        buckets={"audio_second": Decimal("12.30000000000000001"), "in_uncached": 0}, model_served="m"
+    )
+    assert usage_of(stored(usage)) == usage
+
+
 def test_an_unknown_side_stays_unknown() -> None:
     usage = Usage(
         buckets={"out_visible": 3}, model_served="m", source="reported_partial", unknown_sides=("input",)
@@ -45,5 +52,11 @@ def test_an_unknown_side_stays_unknown() -> None:
 
 def test_what_was_mended_when_it_was_stored_is_no_count() -> None:
     event = stored(Usage(buckets={}, model_served="m"))
-    event.buckets = {"truncated": True, "bytes": "70000", "in_uncached": 4}
+    event.buckets = {
+        "truncated": True,
+        "bytes": "70000",
+        "in_uncached": 4,
+        "audio_second": "NaN",
+        "page": "x",
+    }
     assert usage_of(event).buckets == {"in_uncached": 4}

@@ -1,5 +1,6 @@
 """What a call costs, to the last digit."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -9,13 +10,13 @@ from hypothesis import given, strategies as st
 from pricing.pricelist import RateCard
 from pricing.rating import Charge, rate_usage
 from pricing.units import TOKEN_BUCKETS
-from pricing.usage import Usage, UsagePart
+from pricing.usage import Quantity, Usage, UsagePart
 from tests.pricing.prices import NOW, card, rates, usd
 
 LARGE = {"in_uncached": "2.5", "in_cache_read": "0.25", "out_visible": "15"}
 
 
-def charge(prices: dict[str, str], buckets: dict[str, int], **known: object) -> Charge:
+def charge(prices: dict[str, str], buckets: Mapping[str, Quantity], **known: object) -> Charge:
     usage = Usage(buckets=buckets, provider="acme", model_served="large", **known)  # type: ignore[arg-type]
     return rate_usage(card(prices), usage, book="cost", at=NOW)
 
@@ -52,6 +53,12 @@ def test_units_are_charged_beside_the_tokens() -> None:
     found = charge({**LARGE, "web_search": "10000"}, {"in_uncached": 1, "out_visible": 1, "web_search": 3})
     assert found.total == usd("2.5") + usd("15") + 3 * Decimal("0.01")
     assert (found.amount_input, found.amount_output) == (usd("2.5"), usd("15"))
+
+
+def test_a_fraction_of_a_second_is_charged_exactly() -> None:
+    found = charge({"audio_second": "100"}, {"audio_second": Decimal("12.3")})  # 0.0001 a second
+    assert (found.total, found.lines[0].quantity) == (Decimal("0.00123"), Decimal("12.3"))
+    assert (found.amount_input, found.amount_output) == (0, 0)
 
 
 def test_the_largest_counters_stay_exact() -> None:
@@ -210,7 +217,7 @@ def test_parts_add_up_to_the_exact_total(
     assert found.amount_output >= 0
     exact = sum(
         (
-            line.quantity
+            int(line.quantity)
             * line.unit_price.as_integer_ratio()[0]
             * (10**30)
             // line.unit_price.as_integer_ratio()[1]
