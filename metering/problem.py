@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-Native = Literal["openai", "anthropic"]
+Native = Literal["openai", "anthropic", "google"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -80,12 +80,19 @@ _ANTHROPIC_TYPES: dict[int | str, str] = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
     409: "invalid_request_error", 429: "rate_limit_error", 503: "api_error",
 }  # fmt: skip
+_GOOGLE_STATUSES = {
+    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 402: "RESOURCE_EXHAUSTED", 403: "PERMISSION_DENIED",
+    404: "NOT_FOUND", 405: "UNIMPLEMENTED", 409: "ALREADY_EXISTS", 413: "INVALID_ARGUMENT", 415: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
+}  # fmt: skip
 
 
 def problem_document(refusal: Refusal, request_id: str, native: Native | None = None) -> dict[str, Any]:
     """The body as a dictionary, with the client's own error object when `native` names one.
 
-    Anthropic's client identifies an error document by `type: "error"`, so there `type` is that instead of our URN.
+    Anthropic's client identifies an error document by `type: "error"`, so there `type` is that instead of our URN. Google's
+    takes a `status` at the top for the name that stands in its error object, so there the number is left out: the answer
+    itself and `error.code` carry it.
     """
     document: dict[str, Any] = {
         "type": f"urn:tollgate:problem:{refusal.code}", "title": refusal.title, "status": refusal.status,
@@ -98,6 +105,9 @@ def problem_document(refusal: Refusal, request_id: str, native: Native | None = 
     elif native == "anthropic":
         document["type"] = "error"
         document["error"] = {"type": _native_type(_ANTHROPIC_TYPES, refusal), "message": refusal.detail}
+    elif native == "google":
+        del document["status"]
+        document["error"] = _google_error(refusal)
     return document
 
 
@@ -127,6 +137,20 @@ def problem_response(
     body = _encode(problem_document(refusal, _writable(request_id), native))
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
     return refusal.status, headers + problem_headers(refusal, request_id), body
+
+
+def _google_error(refusal: Refusal) -> dict[str, Any]:
+    """Google's error object. When to come back stands in its details too: who speaks that protocol looks for it there."""
+    error: dict[str, Any] = {
+        "code": refusal.status, "message": refusal.detail, "status": _GOOGLE_STATUSES.get(refusal.status, "UNKNOWN"),
+    }  # fmt: skip
+    if refusal.retryable and refusal.retry_after_s is not None:
+        retry = {
+            "@type": "type.googleapis.com/google.rpc.RetryInfo",
+            "retryDelay": f"{refusal.retry_after_s}s",
+        }
+        error["details"] = [retry]
+    return error
 
 
 def _native_type(types: dict[int | str, str], refusal: Refusal) -> str:

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from metering.estimate import RequestFacts
 from metering.extract.counts import Counted, text_or_none
 from metering.extract.tiers import normal_tier, normal_word
+from metering.problem import Native
 from pricing.usage import Source, UnknownSide, Usage
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -45,8 +46,11 @@ class WireFormat(Protocol):
     name: str
     version: int
     extractor: str  # "name/version", as it is kept on every event
-    native_errors: Literal["openai", "anthropic"] | None  # whose error object our refusals carry there
     has_output: bool  # False where no answer has output tokens
+
+    @property
+    def native_errors(self) -> Native | None:
+        """Whose error object our refusals carry there."""
 
     def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
         """The usage of a whole body; source `none` where it holds none. Never raises, whatever it is handed."""

@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import anthropic
 import openai
 import pytest
+from google import genai
+from google.genai import errors as google_errors
 
 from metering import problem
 from metering.problem import Native, Refusal, problem_response
@@ -134,3 +136,55 @@ def test_the_anthropic_client_does_not_repeat_a_spent_quota() -> None:
     ):
         client.messages.create(model="demo-small", max_tokens=8, messages=[{"role": "user", "content": "Hi"}])
     assert asked == ["/v1/messages"]
+
+
+def google_client(url: str, *, attempts: int = 1) -> genai.Client:
+    """Google's client, which is told its retries at its making; it repeats nothing by itself."""
+    retries = genai.types.HttpRetryOptions(attempts=attempts, initial_delay=0.01, max_delay=0.01, jitter=0)
+    return genai.Client(
+        api_key="key", http_options=genai.types.HttpOptions(base_url=url, retry_options=retries)
+    )
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code", "status"),
+    [
+        (problem.invalid_api_key("Unknown key."), 401, "UNAUTHENTICATED"),
+        (problem.customer_suspended("Unknown key."), 403, "PERMISSION_DENIED"),
+        (problem.credits_do_not_cover("Unknown key."), 402, "RESOURCE_EXHAUSTED"),
+        (problem.quota_exceeded(3600, "Unknown key."), 429, "RESOURCE_EXHAUSTED"),
+        (problem.invalid_request("Unknown key."), 400, "INVALID_ARGUMENT"),
+    ],
+)
+def test_the_google_client_raises_its_own_error_with_our_message(
+    refusal: Refusal, code: int, status: str
+) -> None:
+    with (
+        a_server_that_refuses(refusal, "google") as (url, asked),
+        google_client(url) as client,
+        pytest.raises(google_errors.ClientError) as caught,
+    ):
+        client.models.generate_content(model="demo-small", contents="Hi")
+    assert (caught.value.code, caught.value.status, caught.value.message) == (code, status, "Unknown key.")
+    assert [path.partition("/models/")[2] for path in asked] == ["demo-small:generateContent"]
+
+
+def test_the_google_client_raises_a_server_error_where_usage_cannot_be_recorded() -> None:
+    with (
+        a_server_that_refuses(problem.metering_unavailable(5), "google") as (url, asked),
+        google_client(url, attempts=2) as client,
+        pytest.raises(google_errors.ServerError) as caught,
+    ):
+        list(client.models.generate_content_stream(model="demo-small", contents="Hi"))
+    assert (caught.value.code, caught.value.status) == (503, "UNAVAILABLE")
+    assert caught.value.details["error"]["details"] == [
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "5s"}
+    ]
+    assert len(asked) == 2
+
+
+def test_googles_document_leaves_the_number_to_the_error_object() -> None:
+    """Its client reads a `status` at the top in place of the name in the error object."""
+    document = problem.problem_document(problem.rate_limited(2), "req-1", "google")
+    assert "status" not in document and document["error"]["code"] == 429
+    assert (document["code"], document["request_id"]) == ("rate_limited", "req-1")
