@@ -53,22 +53,27 @@ class _Body(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-def read_request(body: bytes, fmt: HasOutput, content_encoding: str = "") -> RequestFacts:
-    """The facts of a request body as it came in. Never raises, whatever it is given."""
+def read_request(
+    body: bytes, fmt: HasOutput, content_encoding: str = "", *, path_model: str | None = None
+) -> RequestFacts:
+    """The facts of a request body as it came in. Never raises, whatever it is given.
+
+    A model that the path names goes before the body's, as it does at the providers whose paths name it.
+    """
     encoding = content_encoding.strip().lower()
     plain: bytes | None = body
     if encoding not in ("", "identity"):
         plain = inflate(body, _REQUEST_MAX) if encoding in READABLE_ENCODINGS else None
     if plain is None:
-        return RequestFacts(tokens_input_estimate=estimate_tokens(len(body)))
+        return RequestFacts(model=path_model, tokens_input_estimate=estimate_tokens(len(body)))
     estimate = estimate_tokens(len(plain))
     try:
         fields = _decode(plain)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return RequestFacts(tokens_input_estimate=estimate)
+        return RequestFacts(model=path_model, tokens_input_estimate=estimate)
     options, metadata = fields.stream_options, fields.metadata
     return RequestFacts(
-        model=_text(fields.model),
+        model=path_model or _text(fields.model),
         stream=fields.stream is True,
         max_tokens=_max_tokens(fields) if fmt.has_output else 0,
         tokens_input_estimate=estimate,

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from metering import metrics
 from metering.call import Call
-from metering.clean import clean_text
+from metering.clean import TEXT_LIMITS, clean_text
 from metering.drains import Drains
 from metering.estimate import RequestFacts, read_request
 from metering.extract import WireFormat, read_header, wire_format
@@ -70,7 +70,7 @@ class Meter:
     ) -> Call | Refusal:
         """Step 2, may they: commit the hold. What comes back is the call, which has to be settled, or the refusal."""
         wanted = dict(headers)
-        facts = self._facts(route, body, wanted)
+        facts = self._facts(route, path, body, wanted)
         call_id = uuid7(at)
         call = Call(
             id=call_id, at=at, route=route, account=account, facts=facts,
@@ -124,9 +124,12 @@ class Meter:
             log.exception("the answer to call %s cannot be read", call.id)
             return call.bare_event(now=self.now(), status=status, status_code=status_code)
 
-    def _facts(self, route: Route, body: bytes, headers: dict[bytes, bytes]) -> RequestFacts:
+    def _facts(self, route: Route, path: str, body: bytes, headers: dict[bytes, bytes]) -> RequestFacts:
         encoding = headers.get(b"content-encoding", b"").decode("latin-1")
-        return read_request(body, self.format_of(route), encoding)
+        model = self.routes.model_in(route, path)
+        if model is not None:
+            model = clean_text(model, TEXT_LIMITS["model"])
+        return read_request(body, self.format_of(route), encoding, path_model=model)
 
     def _refused(self, refusal: Refusal) -> Refusal:
         metrics.gate_refusals.labels(refusal.code).inc()

@@ -16,7 +16,10 @@ class InvalidRoute(ValueError):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """One metered endpoint. `pattern` is a path; `{name}` in it stands for one or more characters other than `/`."""
+    """One metered endpoint. `pattern` is a path; `{name}` in it stands for one or more characters other than `/`.
+
+    `{model}` is where a path names the model of its call, which then goes before one that the body names.
+    """
 
     method: str  # upper case
     pattern: str
@@ -29,7 +32,7 @@ class Route(msgspec.Struct, frozen=True):
 class RouteTable:
     """Finds the route of a request: fixed paths by one dictionary look-up, patterns in the order given."""
 
-    __slots__ = ("_exact", "_patterns", "routes")
+    __slots__ = ("_exact", "_models", "_patterns", "routes")
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class RouteTable:
         self.routes = routes
         self._exact = exact
         self._patterns = patterns
+        self._models = {route.pattern: regex for _, regex, route in patterns if "model" in regex.groupindex}
 
     @classmethod
     def compile(cls, routes: Iterable[Route]) -> Self:
@@ -90,8 +94,15 @@ class RouteTable:
                 return candidate
         return None
 
+    def model_in(self, route: Route, path: str) -> str | None:
+        """The model that the path of a request on `route` names, as the server decoded it; None where it names none."""
+        regex = self._models.get(route.pattern)
+        found = regex.fullmatch(path.removesuffix("\n")) if regex is not None else None
+        return found["model"] if found is not None else None
+
 
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_MODEL = "{model}"
 
 
 def _route(number: int, entry: Any) -> Route:
@@ -116,6 +127,8 @@ def _problem(route: Route) -> str | None:
         return "pattern: does not start with /"
     if re.search(r"[{}]", _NAME.sub("", route.pattern)):
         return "pattern: a brace that is not part of {name}"
+    if route.pattern.count(_MODEL) > 1:
+        return "pattern: {model} stands there twice"
     if not route.feature:
         return "feature: is empty"
     try:
@@ -126,9 +139,16 @@ def _problem(route: Route) -> str | None:
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
-    """Literal text around `{name}` parts. Names are for the reader of the table: they are not captured."""
-    literals = _NAME.sub("\0", pattern).split("\0")
-    return re.compile("[^/]+".join(re.escape(literal) for literal in literals))
+    """Literal text around `{name}` parts. Names are for the reader of the table; only the model is captured."""
+    parts = []
+    end = 0
+    for name in _NAME.finditer(pattern):
+        parts += [
+            re.escape(pattern[end : name.start()]),
+            "(?P<model>[^/]+)" if name[0] == _MODEL else "[^/]+",
+        ]
+        end = name.end()
+    return re.compile("".join(parts) + re.escape(pattern[end:]))
 
 
 DEFAULT_ROUTES = (

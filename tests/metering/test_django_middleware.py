@@ -25,6 +25,7 @@ from metering.gate import Account, Contribution, Headers, OpenGate
 from metering.loop_thread import LoopThread
 from metering.problem import Refusal
 from metering.record_usage import SCOPE_KEY, record_usage
+from metering.routes import Route
 from metering.rows import EventRow, HoldRow
 from tests.metering.asgi import Bench, answering
 from tests.metering.test_middleware import ANSWER, CHARGE, REQUEST, STREAM, USAGE, Closed, chunk
@@ -91,6 +92,13 @@ def test_a_synchronous_view_is_metered_and_told_in_headers(host: Host) -> None:
     assert host.event.charge_total == CHARGE and host.event.status == "ok"
     assert response["X-Usage-Charge"] == "0.0004" and response["X-Request-Id"] == "req-7"
     assert response["X-Usage-Event"] == str(host.event.id)
+
+
+def test_a_model_in_the_path_is_decoded_once() -> None:
+    host = Host(routes=[Route("POST", "/v1beta/models/{model}:generateContent", provider="google")])
+    host.sync(whole, "/v1beta/models/gemini%20flash%2541:generateContent")
+    assert host.event.model_requested == "gemini flash%41"
+    host.close()
 
 
 def test_an_asynchronous_view_is_metered_and_told_in_headers(host: Host) -> None:

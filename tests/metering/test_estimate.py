@@ -45,6 +45,11 @@ def test_the_output_limit_is_the_callers_own(fields: dict[str, Any], limit: int 
     assert read(**fields).max_tokens == limit
 
 
+@pytest.mark.parametrize("body", [b'{"model": "other"}', b"{}", b"{", b"\x1f\x8b", b""])
+def test_a_model_in_the_path_goes_before_one_in_the_body(body: bytes) -> None:
+    assert read_request(body, CHAT, path_model="gemini-2.5-pro").model == "gemini-2.5-pro"
+
+
 def test_embeddings_have_no_output() -> None:
     assert read_request(b'{"model": "text-embedding-3-small", "input": "Hi"}', EMBEDDINGS).max_tokens == 0
 

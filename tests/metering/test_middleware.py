@@ -207,6 +207,17 @@ def test_an_unknown_model_keeps_its_tokens_and_has_no_price() -> None:
     assert bench.event.charge_total is None
 
 
+def test_a_model_in_the_path_is_what_was_requested_whatever_the_body_says() -> None:
+    route = Route("POST", "/v1beta/models/{model}:generateContent", provider="google")
+    bench = Bench(answering(b'{"usage": {"prompt_tokens": 1, "completion_tokens": 1}}'), routes=[route])
+    exchange(bench, REQUEST, "/v1beta/models/gemini-\0flash:generateContent")
+    assert (bench.event.model_requested, bench.event.provider) == (
+        "gemini-\N{REPLACEMENT CHARACTER}flash",
+        "google",
+    )
+    assert bench.event.endpoint == "/v1beta/models/gemini-\N{REPLACEMENT CHARACTER}flash:generateContent"
+
+
 HOSTILE = [
     b"", b"null", b"[]", b"\xff\xfe", b"{" * 10_000, b"[" * 10_000 + b"]" * 10_000, b'{"usage": ' * 5_000,
     b'{"usage": {"prompt_tokens": -5, "completion_tokens": 1.5}}', b'{"usage": {"prompt_tokens": true}}',

@@ -52,6 +52,26 @@ def test_a_path_that_a_router_serves_with_a_newline_behind_it_is_metered() -> No
     assert table.match("POST", "/v1/execute\n") is table.match("POST", "/v1/execute") is not None
 
 
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/v1beta/models/gemini-2.5-pro:generateContent", "gemini-2.5-pro"),
+        ("/v1beta/models/gemini-2.5-pro:generateContent\n", "gemini-2.5-pro"),
+        ("/v1beta/models/größe:neu%41:generateContent", "größe:neu%41"),  # decoded once, by the server
+        ("/v1beta/models/a/b:generateContent", None),
+        ("/v1beta/models/:generateContent", None),
+    ],
+)
+def test_a_path_names_its_model(path: str, model: str | None) -> None:
+    table = RouteTable.compile([Route("POST", "/{version}/models/{model}:generateContent")])
+    assert table.model_in(table.routes[0], path) == model
+
+
+def test_a_path_without_a_place_for_the_model_names_none() -> None:
+    table = RouteTable.compile([Route("POST", "/scan/{id}"), Route("POST", "/v1/messages")])
+    assert [table.model_in(route, route.pattern) for route in table.routes] == [None, None]
+
+
 def test_a_fixed_path_wins_over_a_pattern_and_the_first_pattern_over_the_second() -> None:
     fixed, first, second = Route("POST", "/a/b"), Route("POST", "/a/{x}"), Route("POST", "/{x}/c")
     table = RouteTable.compile([second, first, fixed])
@@ -74,6 +94,7 @@ def test_characters_with_a_meaning_in_regular_expressions_are_literal() -> None:
         (Route("POST", "a"), "pattern: does not start with /"),
         (Route("POST", "/a/{x"), "pattern: a brace"),
         (Route("POST", "/a/{1}"), "pattern: a brace"),
+        (Route("POST", "/{model}/{model}"), "pattern: {model} stands there twice"),
         (Route("POST", "/a", feature=""), "feature: is empty"),
         (
             Route("POST", "/a", wire_format="soap"),
