@@ -3,8 +3,7 @@
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import given, strategies as st
 from metering.estimate import RequestFacts
 from metering.extract import wire_format
 from metering.tap import TAIL_BYTES, Tap, open_tap
-from pricing.usage import Usage
 from tests.metering.payloads import (
     CHAT_BUCKETS,
     CHAT_USAGE,
@@ -27,9 +25,8 @@ from tests.metering.payloads import (
     message_stream,
     responses_stream,
 )
+from tests.metering.streams import FACTS, JSON, SSE, cut, watch
 
-FACTS = RequestFacts(model="asked-for", tokens_input_estimate=11, readable=True)
-SSE, JSON = "text/event-stream; charset=utf-8", "application/json"
 FORMATS = ["openai_chat", "openai_responses", "openai_embeddings", "anthropic_messages", "execute"]
 
 EXECUTE_STREAM = b"".join([
@@ -57,23 +54,6 @@ STREAMS = [
 
 def stream_tap(fmt: str = "openai_chat", encoding: str = "", **options: Any) -> Tap:
     return open_tap(wire_format(fmt), FACTS, "openai", SSE, encoding, **options)
-
-
-def watch(tap: Tap, chunks: Iterable[bytes], *, complete: bool = True) -> tuple[bytes, Usage]:
-    """What the client had before the commit, and the usage: feeds as the middleware does, up to the hold."""
-    passed = b""
-    for chunk in chunks:
-        waits_from = tap.feed(chunk)
-        assert -1 <= waits_from <= len(chunk)
-        if waits_from >= 0:
-            return passed + chunk[:waits_from], tap.finish(complete=True)
-        passed += chunk
-    return passed, tap.finish(complete)
-
-
-def cut(text: bytes, places: Iterable[int]) -> list[bytes]:
-    edges = [0, *sorted(places), len(text)]
-    return [text[start:end] for start, end in pairwise(edges) if start < end]
 
 
 def has_all(fmt: str, passed: bytes) -> bool:

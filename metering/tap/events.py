@@ -1,74 +1,18 @@
-"""The tap: watches the bytes of one answer go by and says at its end what the call used.
-
-It changes nothing and keeps little: of a stream the event that is still open, of a JSON body the body up to a bound. Its
-one word about time is the offset from which bytes must wait for the commit: the client must not hold the whole answer
-before we have it in the books.
-"""
+"""Server-sent events, read at the cost of one look at each chunk."""
 
 import re
-from collections import deque
-from typing import Protocol
 
-import msgspec
-
-from metering.estimate import RequestFacts
-from metering.extract import StreamReader, WireFormat
-from metering.extract.base import Reading, is_done
-from metering.extract.tail import usage_of_tail
-from metering.inflate import READABLE_ENCODINGS, Inflater
+from metering.extract.base import StreamReader, is_done
+from metering.tap.base import BODY_MAX, BOM
 from pricing.usage import Usage
-
-BODY_MAX = 32 * 1024 * 1024  # bytes of a body, or of one event, that are kept
-TAIL_BYTES = 1024 * 1024  # of a longer one, where usage is looked for at its end
 
 _LF = 10
 _EVENT_ENDS = (b"\n\n", b"\n\r\n")
 _D, _BRACE = b"d}"  # no other field of an event begins with d
 _BOUNDARY = re.compile(rb"\n\r?\n")
 _DONE = b"[DONE]"
-_BOM = b"\xef\xbb\xbf"
 _SHORT_EVENT = 64  # bytes; looked at after every chunk, since `data: [DONE]` is as short
 _EARLY_LOOKS_MAX = 8  # at a longer event that is not over yet, so that its cost stays linear
-
-
-class Tap(Protocol):
-    """Fed with each body chunk in order, then finished once."""
-
-    def feed(self, chunk: bytes) -> int:
-        """The offset in `chunk` from which bytes must wait for the commit, or -1 while the answer is not over.
-
-        From the chunk on that completes the data of the terminal event, everything waits: the offset is where that event
-        begins, 0 when it began in an earlier chunk. An incomplete event says nothing to the client, so it may pass.
-        """
-
-    def finish(self, complete: bool) -> Usage:
-        """What the answer said of usage; `complete` is False when it broke off. Never raises."""
-
-
-def open_tap(
-    fmt: WireFormat,
-    facts: RequestFacts,
-    provider: str,
-    content_type: str,
-    content_encoding: str,
-    *,
-    body_max: int = BODY_MAX,
-) -> Tap:
-    """The tap for an answer with these headers. What it cannot read passes as well, with no usage and a note."""
-    kind = content_type.partition(";")[0].strip().lower()
-    tap: Tap
-    if kind == "text/event-stream":
-        tap = EventTap(fmt.open_stream(facts, provider), event_max=body_max)
-    elif kind in ("", "application/json") or kind.endswith("+json"):
-        tap = BodyTap(fmt, facts, provider, body_max=body_max)
-    else:
-        return BlindTap(fmt, facts, provider, f"content-type {kind} carries no usage")
-    encoding = content_encoding.strip().lower()
-    if encoding in ("", "identity"):
-        return tap
-    if encoding in READABLE_ENCODINGS:
-        return InflatingTap(tap)
-    return BlindTap(fmt, facts, provider, f"content-encoding {encoding} is not read")
 
 
 class EventTap:
@@ -220,80 +164,6 @@ class EventTap:
         return self._reader.on_event(event, b"\n".join(lines))
 
 
-class BodyTap:
-    """A JSON body: kept up to a bound and read at the end; of a longer one the tail is kept and searched."""
-
-    __slots__ = ("_body_max", "_bytes", "_chunks", "_facts", "_fmt", "_provider", "_whole")
-
-    def __init__(
-        self, fmt: WireFormat, facts: RequestFacts, provider: str, *, body_max: int = BODY_MAX
-    ) -> None:
-        self._fmt, self._facts, self._provider, self._body_max = fmt, facts, provider, body_max
-        self._chunks: deque[bytes] = deque()
-        self._bytes = 0
-        self._whole = True
-
-    def feed(self, chunk: bytes) -> int:
-        self._chunks.append(chunk)
-        self._bytes += len(chunk)
-        if self._bytes > self._body_max:
-            self._whole = False
-        if not self._whole:
-            while self._bytes - len(self._chunks[0]) >= TAIL_BYTES:
-                self._bytes -= len(self._chunks.popleft())
-        return -1
-
-    def finish(self, complete: bool) -> Usage:
-        body = b"".join(self._chunks)
-        self._chunks.clear()
-        if self._whole:
-            return self._fmt.read_body(body, self._facts, self._provider)
-        return usage_of_tail(self._fmt, self._facts, self._provider, body[-TAIL_BYTES:])
-
-
-class InflatingTap:
-    """A compressed answer, inflated for our own reading only."""
-
-    __slots__ = ("_ended", "_inflater", "_inner")
-
-    def __init__(self, inner: Tap) -> None:
-        self._inner = inner
-        self._inflater = Inflater()
-        self._ended = False
-
-    def feed(self, chunk: bytes) -> int:
-        """Where in a compressed chunk an event begins cannot be said, so all of the chunk waits or none of it."""
-        if not self._ended:
-            for piece in self._inflater.feed(chunk):
-                if self._inner.feed(piece) >= 0:
-                    self._ended = True
-                    break
-        return 0 if self._ended else -1
-
-    def finish(self, complete: bool) -> Usage:
-        usage = self._inner.finish(complete and not self._inflater.broken)
-        if self._inflater.broken and usage.source == "none":
-            note = {"usage_note": "the compressed body is damaged or too large"}
-            return msgspec.structs.replace(usage, metadata={**(usage.metadata or {}), **note})
-        return usage
-
-
-class BlindTap:
-    """An answer that cannot be read. It passes, and its usage is unknown."""
-
-    __slots__ = ("_facts", "_fmt", "_note", "_provider")
-
-    def __init__(self, fmt: WireFormat, facts: RequestFacts, provider: str, note: str) -> None:
-        self._fmt, self._facts, self._provider, self._note = fmt, facts, provider, note
-
-    def feed(self, chunk: bytes) -> int:
-        return -1
-
-    def finish(self, complete: bool) -> Usage:
-        reading = Reading(self._fmt.extractor, self._facts, self._provider)
-        return reading.nothing(metadata={"usage_note": self._note})
-
-
 def _end_of_last_event(data: bytes) -> int:
     """Where the last whole event in `data` ends; 0 when none does."""
     plain, crlf = data.rfind(b"\n\n"), data.rfind(b"\n\r\n")
@@ -312,7 +182,7 @@ def _fields_of(text: bytes, *, whole: bool = True) -> tuple[bytes, list[bytes]]:
     """
     event = b""
     data: list[bytes] = []
-    lines = text.removeprefix(_BOM).split(b"\n")
+    lines = text.removeprefix(BOM).split(b"\n")
     if not whole:
         last = lines.pop()
         if last.startswith(b"data:") and is_done(last[5:]):

@@ -1,0 +1,23 @@
+"""What every tap is, and the few words that all of them share."""
+
+from typing import Protocol
+
+from pricing.usage import Usage
+
+BODY_MAX = 32 * 1024 * 1024  # bytes of a body, or of one frame of a stream, that are kept
+TAIL_BYTES = 1024 * 1024  # of a longer body, where usage is looked for at its end
+BOM = b"\xef\xbb\xbf"
+
+
+class Tap(Protocol):
+    """Fed with each body chunk in order, then finished once."""
+
+    def feed(self, chunk: bytes) -> int:
+        """The offset in `chunk` from which bytes must wait for the commit, or -1 while the answer is not over.
+
+        From the chunk on that completes the data of the terminal event, everything waits: the offset is where that event
+        begins, 0 when it began in an earlier chunk. An incomplete event says nothing to the client, so it may pass.
+        """
+
+    def finish(self, complete: bool) -> Usage:
+        """What the answer said of usage; `complete` is False when it broke off. Never raises."""
