@@ -19,20 +19,20 @@ from uuid import UUID
 import msgspec
 
 from metering.clean import clean_event, clean_hold
-from metering.context import context_of
+from metering.context import Terms, context_of
 from metering.estimate import RequestFacts
 from metering.gate import Account
 from metering.ids import instant_of, uuid7
+from metering.rated import ZERO, rate_event
 from metering.routes import Route
-from metering.rows import EventRow, HoldRow, PricingStatus, Status
-from pricing.money import decimal_string, round_amount
+from metering.rows import EventRow, HoldRow, Status
+from pricing.money import decimal_string
 from pricing.pricelist import RateCard
-from pricing.rating import Charge, rate_usage
 from pricing.usage import Usage
 
 log = logging.getLogger("metering.call")
 
-ZERO, ONE = Decimal(0), Decimal(1)
+ONE = Decimal(1)
 _ESTIMATED = ("estimated", "reported_partial")
 
 
@@ -70,29 +70,26 @@ class Call(msgspec.Struct, gc=True):
         latency_ms: int | None, execution_ms: int | None,
     ) -> EventRow:  # fmt: skip
         """The event of this call, rated at the instant of its admission. Never raises for what the provider sent."""
-        cost = rate_usage(card, usage, book=self.account.cost_book, at=self.at)
-        charge = rate_usage(card, usage, book=self.account.list_book, at=self.at)
-        account, used = self.account, usage.source != "none"
+        account, used, usage = self.account, usage.source != "none", self._named(usage)
+        terms = Terms(account.cost_book, account.list_book)
+        rated = rate_event(card, usage, terms, at=self.at, currency=account.currency)
         row = EventRow(
             customer_id=account.customer_id, id=uuid7(now), hold_id=self.id, hold_at=instant_of(self.id),
             created_at=now, occurred_at=self.at, period_start=account.period_start, day=self.at.astimezone(UTC).date(),
             feature=usage.feature or self.route.feature,
             quantity=self._quantity(usage, counts=used or (status_code or 500) < 400),
-            status=_status(status, used), usage_source=usage.source, pricing_status=_pricing_status(cost, charge),
+            status=_status(status, used), usage_source=usage.source, pricing_status=rated.pricing_status,
             plan=account.plan, api_key_id=account.api_key_id, api_key_hash=account.api_key_hash, user_id=self.user_id,
             execution_id=usage.execution_id or str(self.id), task_type=usage.task_type or self.facts.task_type or "",
             endpoint=self.endpoint, method=self.method,
             tokens_input=usage.tokens_input, tokens_output=usage.tokens_output, tokens_total=usage.tokens_total,
-            buckets=usage.buckets, provider=usage.provider or self.route.provider, model=usage.model or self.facts.model or "",
-            model_requested=usage.model_requested or self.facts.model or "",
-            model_cost_input=_rounded(cost.unit_price_input), model_cost_output=_rounded(cost.unit_price_output),
-            cost_input=cost.amount_input if cost.total is not None else None,
-            cost_output=cost.amount_output if cost.total is not None else None,
-            cost_total=cost.total, charge_total=charge.total, currency=charge.currency or account.currency,
-            rate_ids=tuple(dict.fromkeys((*cost.rate_ids, *charge.rate_ids))),
+            buckets=usage.buckets, provider=usage.provider, model=usage.model, model_requested=usage.model_requested or "",
+            model_cost_input=rated.model_cost_input, model_cost_output=rated.model_cost_output,
+            cost_input=rated.cost_input, cost_output=rated.cost_output, cost_total=rated.cost_total,
+            charge_total=rated.charge_total, currency=rated.currency, rate_ids=rated.rate_ids, missing=rated.missing,
             execution_time=execution_ms, latency=latency_ms, status_code=status_code, consistency=usage.consistency,
             raw_usage=usage.raw, extractor=usage.extractor,
-            context=context_of(usage), metadata=usage.metadata or {},
+            context=context_of(usage, terms), metadata=usage.metadata or {},
         )  # fmt: skip
         if not used:
             _apply_policy(row, status_code)
@@ -104,6 +101,16 @@ class Call(msgspec.Struct, gc=True):
         nothing = Usage(buckets={}, source="none", consistency="inconsistent")
         return self.event(nothing, RateCard.empty(), now=now, status=status, status_code=status_code,
                           latency_ms=None, execution_ms=None)  # fmt: skip
+
+    def _named(self, usage: Usage) -> Usage:
+        """With the names that the event keeps: it is rated by them now, and whenever it is rated again."""
+        if usage.provider and (usage.model_requested or not self.facts.model):
+            return usage
+        return msgspec.structs.replace(
+            usage,
+            provider=usage.provider or self.route.provider,
+            model_requested=usage.model_requested or self.facts.model,
+        )
 
     def _quantity(self, usage: Usage, *, counts: bool) -> Decimal:
         if usage.quantity is not None:
@@ -127,19 +134,8 @@ def usage_headers(row: EventRow, *, shows_cost: bool) -> list[tuple[bytes, bytes
     ]
 
 
-def _rounded(price: Decimal | None) -> Decimal | None:
-    """A unit price as the column holds it; the amounts beside it were made from the exact one."""
-    return None if price is None else round_amount(price)
-
-
 def _status(status: Status, used: bool) -> Status:
     return "error_after_output" if status == "error" and used else status
-
-
-def _pricing_status(cost: Charge, charge: Charge) -> PricingStatus:
-    if charge.status == "priced" and cost.status == "priced":
-        return "priced"
-    return "unpriced" if charge.status == "unpriced" and cost.status == "unpriced" else "partial"
 
 
 def _apply_policy(row: EventRow, status_code: int | None) -> None:

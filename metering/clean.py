@@ -111,7 +111,7 @@ def clean_event(row: EventRow) -> EventRow:
         value = getattr(row, name)
         if value is not None:
             setattr(row, name, min(max(value, 0), MS_MAX))
-    for name in ("raw_usage", "buckets", "context", "tags", "metadata"):
+    for name in ("raw_usage", "buckets", "context", "tags", "metadata", "missing"):
         value = getattr(row, name)
         if value is not None:
             document, was_mended = clean_document(value)

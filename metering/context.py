@@ -7,11 +7,24 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Protocol
 
+import msgspec
+
 from pricing.money import decimal_string
 from pricing.units import UNITS
 from pricing.usage import Quantity, Source, UnknownSide, Usage, UsagePart
 
 _TEXTS = ("service_tier", "speed", "region")
+
+
+class Terms(msgspec.Struct, frozen=True, gc=False):
+    """By whose prices a call is rated, and whether its customer pays for it at all."""
+
+    cost_book: str = "cost"
+    list_book: str = "list"
+    free: bool = False  # by a rule of ours the customer pays nothing, whatever was used
+
+
+ORDINARY = Terms()
 
 
 class Evidence(Protocol):
@@ -29,9 +42,15 @@ class Evidence(Protocol):
     tokens_output: int | None
 
 
-def context_of(usage: Usage) -> dict[str, Any]:
+def context_of(usage: Usage, terms: Terms = ORDINARY) -> dict[str, Any]:
     """The document kept on the event."""
     context: dict[str, Any] = {}
+    if terms != ORDINARY:
+        context["terms"] = {
+            name: value
+            for name, value in msgspec.structs.asdict(terms).items()
+            if value != getattr(ORDINARY, name)
+        }
     for name in _TEXTS:
         value = getattr(usage, name)
         if value is not None:
@@ -79,6 +98,11 @@ def usage_of(event: Evidence) -> Usage:
         batch=bool(context.get("batch")),
         byok=bool(context.get("byok")),
     )
+
+
+def terms_of(event: Evidence) -> Terms:
+    """The terms on which the event was rated when it was made."""
+    return msgspec.convert(event.context.get("terms", {}), Terms)
 
 
 def _part(part: UsagePart) -> dict[str, Any]:

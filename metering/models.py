@@ -31,6 +31,7 @@ class UsageEvent(ReadOnlyRows):
     customer_id = models.UUIDField()
     created_at = models.DateTimeField()
     occurred_at = models.DateTimeField()
+    period_start = models.DateTimeField(help_text="of the billing period it counts in")
     late = models.BooleanField()
     api_key_id = models.UUIDField()
     api_key_hash = models.CharField(max_length=64, blank=True)
@@ -89,6 +90,30 @@ class UsageEvent(ReadOnlyRows):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class UnpricedEvent(ReadOnlyRows):
+    """An event that a rate could still price, listed with it in one transaction and taken off when it is rated."""
+
+    event_id = models.UUIDField(primary_key=True)
+    customer_id = models.UUIDField()
+    created_at = models.DateTimeField(help_text="of the event, which is found by it")
+    occurred_at = models.DateTimeField()
+    provider = models.CharField(max_length=64, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    missing = models.JSONField(
+        help_text="by price book, the buckets without a rate; none: the model has no rate"
+    )
+    card_version = models.BigIntegerField(help_text="the newest rate card that was asked for a price in vain")
+
+    class Meta:
+        db_table = "usage_unpriced"
+        indexes: ClassVar = [
+            models.Index(fields=["card_version", "customer_id", "event_id"], name="usage_unpriced_version")
+        ]
+
+    def __str__(self) -> str:
+        return str(self.event_id)
 
 
 class UsageSums(ReadOnlyRows):

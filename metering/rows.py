@@ -92,9 +92,12 @@ class EventRow(msgspec.Struct, gc=False):
     tags: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
     idempotency_key: str = ""
+    missing: dict[str, list[str]] | None = (
+        None  # by price book, what a rate could still price; then listed as unpriced
+    )
 
 
-# Columns of usage_events; the rest of an EventRow says where it counts and which hold it ends.
-NOT_STORED = frozenset({"hold_id", "hold_at", "period_start", "day", "plan"})
+# Columns of usage_events; the rest of an EventRow says where else it counts and which hold it ends.
+NOT_STORED = frozenset({"hold_id", "hold_at", "day", "plan", "missing"})
 EVENT_COLUMNS = tuple(name for name in EventRow.__struct_fields__ if name not in NOT_STORED)
 HOLD_COLUMNS = HoldRow.__struct_fields__

@@ -23,13 +23,13 @@ from django.db.models import Case, F, IntegerField, Q, Value, When
 
 from metering import metrics
 from metering.clean import clean_event
+from metering.context import Terms, context_of
 from metering.ids import instant_of, uuid7
 from metering.models import Hold, Writer
+from metering.rated import rate_event
 from metering.rows import EventRow
 from metering.store.base import BadRow, Lane, Locked, SequenceRefused, Store
-from pricing.money import round_amount
 from pricing.pricelist import RateCard
-from pricing.rating import rate_usage
 from pricing.usage import Usage
 
 log = logging.getLogger("metering.sweeper")
@@ -162,19 +162,21 @@ def _swept_event(hold: Hold, card: RateCard, now: datetime) -> EventRow:
         provider=hold.provider, model_requested=hold.model or None, unknown_sides=("output",),
         source="estimated" if hold.tokens_input is not None else "none", extractor="sweep/1",
     )  # fmt: skip
-    cost = rate_usage(card, usage, book="cost", at=hold.created_at)
+    terms = Terms(free=True)
+    rated = rate_event(card, usage, terms, at=hold.created_at, currency=hold.currency)
     event_id = uuid7(now)
     return clean_event(
         EventRow(
             customer_id=hold.customer_id, id=event_id, hold_id=hold.id, hold_at=instant_of(hold.id),
             created_at=instant_of(event_id), occurred_at=hold.created_at, period_start=hold.period_start,
             day=hold.created_at.astimezone(UTC).date(), feature=hold.feature, quantity=Decimal(0),
-            status="interrupted", usage_source=usage.source, pricing_status="partial", plan=hold.plan,
+            status="interrupted", usage_source=usage.source, pricing_status=rated.pricing_status, plan=hold.plan,
             api_key_id=hold.api_key_id, api_key_hash=hold.api_key_hash, user_id=hold.user_id,
             execution_id=str(hold.id), task_type=hold.task_type, endpoint=hold.endpoint, method=hold.method,
             tokens_input=usage.tokens_input, buckets=usage.buckets, provider=hold.provider, model=hold.model,
-            model_requested=hold.model, model_cost_input=round_amount(cost.unit_price_input) if cost.unit_price_input is not None else None, cost_input=cost.total,
-            cost_total=cost.total, charge_total=Decimal(0), currency=hold.currency, rate_ids=cost.rate_ids,
-            extractor=usage.extractor,
+            model_requested=hold.model, model_cost_input=rated.model_cost_input, model_cost_output=rated.model_cost_output,
+            cost_input=rated.cost_input, cost_output=rated.cost_output, cost_total=rated.cost_total,
+            charge_total=rated.charge_total, currency=rated.currency, rate_ids=rated.rate_ids, missing=rated.missing,
+            extractor=usage.extractor, context=context_of(usage, terms),
         )
     )  # fmt: skip

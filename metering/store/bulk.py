@@ -24,20 +24,22 @@ from metering.store.sql import (
     DAILY_KEY_LIST,
     DAILY_SUM_LIST,
     EVENT_LIST,
+    UNPRICED_LIST,
     WRITER_UPSERT,
     event_sums,
+    unpriced_values,
 )
 
 Result = Literal["accepted", "duplicate", "conflict"]
 HASH_BYTES = 16
 
-_STAGED = (*EVENT_COLUMNS, "period_start", "day", "key_hash", "payload_hash", "place")
+_STAGED = (*EVENT_COLUMNS, "missing", "day", "key_hash", "payload_hash", "place")
 _DOCUMENTS = tuple(
     EVENT_COLUMNS.index(name) for name in ("buckets", "rate_ids", "raw_usage", "context", "tags", "metadata")
 )
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _CREATE = f"""create temp table if not exists staged_events as
-select {EVENT_LIST}, created_at as period_start, current_date as day, ''::bytea as key_hash, ''::bytea as payload_hash, 0 as place
+select {EVENT_LIST}, context as missing, current_date as day, ''::bytea as key_hash, ''::bytea as payload_hash, 0 as place
 from usage_events with no data"""
 _COPY = f"copy staged_events ({', '.join(_STAGED)}) from stdin"
 _KEYS = ", ".join("s." + name for name in DAILY_KEY_LIST.split(", "))
@@ -49,6 +51,8 @@ fresh as (insert into idempotency_keys (customer_id, key_hash, payload_hash, eve
 events as (insert into usage_events ({EVENT_LIST})
     select {", ".join("s." + name for name in EVENT_COLUMNS)} from staged_events s join fresh f on f.event_id = s.id
     order by s.customer_id, s.created_at, s.id returning id),
+listed as (insert into usage_unpriced ({UNPRICED_LIST})
+    select {unpriced_values("s.")} from staged_events s join fresh f on f.event_id = s.id where s.missing is not null),
 rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_LIST})
     select {_KEYS}, min(s.currency), {", ".join(f"sum({text})" for text in event_sums("s").values())}
     from staged_events s join fresh f on f.event_id = s.id where (select count(*) from events) > 0
@@ -137,5 +141,6 @@ def _fields(row: EventRow, payload_hash: bytes, place: int) -> list[Any]:
         value = fields[number]
         if value is not None:
             fields[number] = _encode(value).decode() if value else "[]" if type(value) is tuple else "{}"
-    fields += (row.period_start, row.day, hash_of(row.idempotency_key.encode()), payload_hash, place)
+    missing = None if row.missing is None else _encode(row.missing).decode()
+    fields += (missing, row.day, hash_of(row.idempotency_key.encode()), payload_hash, place)
     return fields

@@ -27,6 +27,7 @@ class MemoryStore:
         self.holds: dict[UUID, HoldRow] = {}
         self.events: dict[UUID, EventRow] = {}
         self.corrections: list[tuple[UUID, int, dict[str, Decimal]]] = []
+        self.unpriced: dict[UUID, EventRow] = {}  # by event id: those that a rate could still price
         self.quarantined: dict[UUID, str] = {}
         self.daily: defaultdict[DailyKey, dict[str, Decimal]] = defaultdict(
             lambda: dict.fromkeys(DAILY_SUMS, Decimal(0))
@@ -70,6 +71,8 @@ class MemoryLane:
         for row in rows:
             if row.hold_id in ended:
                 self._store.events[row.id] = row
+                if row.missing is not None:
+                    self._store.unpriced[row.id] = row
                 self._add(row, 1)
         return ended
 

@@ -27,8 +27,10 @@ from metering.store.sql import (
     DAILY_SUMS,
     EVENT_LIST,
     HOLD_LIST,
+    UNPRICED_LIST,
     WRITER_UPSERT,
     event_sums,
+    unpriced_values,
 )
 
 CALL_TIMEOUT_S = (
@@ -57,6 +59,7 @@ _SPECIAL = {
     "tokens_input": "bigint", "tokens_output": "bigint", "tokens_total": "bigint",
     "execution_time": "integer", "latency": "integer", "status_code": "smallint",
     "buckets": "jsonb", "rate_ids": "jsonb", "raw_usage": "jsonb", "tags": "jsonb", "context": "jsonb", "metadata": "jsonb",
+    "missing": "jsonb",
     "model_cost_input": "numeric", "model_cost_output": "numeric",
     "cost_input": "numeric", "cost_output": "numeric", "cost_total": "numeric", "charge_total": "numeric",
 }  # fmt: skip
@@ -89,7 +92,7 @@ select id from h"""
 
 
 @cache
-def _settle_sql(ctes: str | None) -> str:
+def _settle_sql(ctes: str | None, has_unpriced: bool) -> str:
     key = ", ".join("r." + name for name in DAILY_KEY_LIST.split(", "))
     return f"""
 with {_WRITER_CTE},
@@ -103,6 +106,7 @@ events as (insert into usage_events ({EVENT_LIST})
     select {", ".join("r." + name for name in EVENT_COLUMNS)}
     from r join ended d on d.customer_id = r.customer_id and d.id = r.hold_id
     order by r.customer_id, r.created_at, r.id returning id),
+{_LISTED if has_unpriced else ""}
 rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_LIST})
     select {key}, min(r.currency), {_SUMS_OF_ROWS}
     from r join ended d on d.customer_id = r.customer_id and d.id = r.hold_id
@@ -110,6 +114,12 @@ rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_
     group by {key} order by {key} {_DAILY_UPSERT} returning 1)
 {_booked(ctes)}
 select id from ended"""
+
+
+# Fresh rows, for which nobody can be waiting: they need no place in the order of locks.
+_LISTED = f"""listed as (insert into usage_unpriced ({UNPRICED_LIST})
+    select {unpriced_values("r.")} from r join ended d on d.customer_id = r.customer_id and d.id = r.hold_id
+    where r.missing is not null),"""
 
 
 def _booked(ctes: str | None) -> str:
@@ -125,7 +135,7 @@ def _booked(ctes: str | None) -> str:
 _CORRECT = f"""
 with r as materialized (select * from json_to_recordset(%(rows)s::json) as x({_EVENT_RECORD})),
 swept as materialized (
-    select e.*, r.hold_id, r.period_start, r.day, r.id as new_id from usage_events e
+    select e.*, r.hold_id, r.day, r.id as new_id from usage_events e
     join r on e.customer_id = r.customer_id and e.execution_id = r.hold_id::text and e.created_at >= r.hold_at
     where e.status = 'interrupted' and e.id <> r.id),
 lines as (
@@ -174,7 +184,8 @@ class PostgresLane:
     async def settle(
         self, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
     ) -> set[UUID]:
-        sql = _settle_sql(contribution.ctes if contribution else None)
+        has_unpriced = any(row.missing is not None for row in rows)
+        sql = _settle_sql(contribution.ctes if contribution else None, has_unpriced)
         return await self._ids(sql, {"writer": writer, "seq": seq, "rows": rows})
 
     async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:

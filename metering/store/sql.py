@@ -1,4 +1,4 @@
-"""SQL texts that both dialects share: the columns, and the sums that go into daily usage."""
+"""SQL texts that both dialects share: the columns, the sums that go into daily usage, the list of what is unpriced."""
 
 from metering.rows import EVENT_COLUMNS, HOLD_COLUMNS
 
@@ -26,6 +26,13 @@ EVENT_SUMS = {
     "estimated_events": "(case when {t}usage_source in ('estimated', 'reported_partial') then 1 else 0 end)",
 }
 
+# What is listed of an event that a rate could still price. Version 0: no rate card has been asked since.
+UNPRICED = {
+    "customer_id": "{t}customer_id", "event_id": "{t}id", "created_at": "{t}created_at", "occurred_at": "{t}occurred_at",
+    "provider": "{t}provider", "model": "{t}model", "missing": "{t}missing", "card_version": "0",
+}  # fmt: skip
+UNPRICED_LIST = ", ".join(UNPRICED)
+
 DAILY_ADD = ", ".join(f"{name} = t.{name} + excluded.{name}" for name in DAILY_SUMS)
 
 # A refused number makes seq NULL, which the column forbids: the whole batch aborts with it.
@@ -41,3 +48,8 @@ def event_sums(table: str) -> dict[str, str]:
     """The contribution of one event to each daily sum, with the columns of `table` (an alias, or "")."""
     prefix = f"{table}." if table else ""
     return {name: text.format(t=prefix) for name, text in EVENT_SUMS.items()}
+
+
+def unpriced_values(prefix: str) -> str:
+    """What goes into `usage_unpriced` of one event, with its columns behind `prefix` ("r.", ":")."""
+    return ", ".join(text.format(t=prefix) for text in UNPRICED.values())

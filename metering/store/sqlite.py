@@ -34,8 +34,10 @@ from metering.store.sql import (
     DAILY_SUMS,
     EVENT_LIST,
     HOLD_LIST,
+    UNPRICED_LIST,
     WRITER_UPSERT,
     event_sums,
+    unpriced_values,
 )
 from metering.turnstile import Turnstile
 from pricing.money import AmountTooLarge, to_scaled
@@ -52,6 +54,7 @@ _INSERT_EVENT = (
     f"insert into usage_events ({EVENT_LIST}) values ({', '.join(':' + name for name in EVENT_COLUMNS)})"
 )
 _INSERT_HOLD = f"insert into usage_holds ({HOLD_LIST}, writer_id) values ({', '.join(':' + name for name in HOLD_COLUMNS)}, :writer)"
+_LIST_UNPRICED = f"insert into usage_unpriced ({UNPRICED_LIST}) values ({unpriced_values(':')})"
 _END_HOLD = "delete from usage_holds where id = :hold_id and customer_id = :customer_id"
 # A sum of integers beyond 64 bits turns into a binary fraction without a word: then nothing is changed, which is noticed.
 _FITS = " and ".join(f"typeof(t.{name} + excluded.{name}) = 'integer'" for name in DAILY_SUMS)
@@ -298,6 +301,8 @@ class SqliteLane:
             if db.execute(_END_HOLD, parameters).rowcount != 1:
                 continue
             db.execute(_INSERT_EVENT, parameters)
+            if row.missing is not None:
+                db.execute(_LIST_UNPRICED, parameters)
             _roll(db, _roll_event(), parameters)
             for statement in contribution.row_statements if contribution else ():
                 db.execute(statement, parameters)

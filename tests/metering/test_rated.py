@@ -1,0 +1,98 @@
+"""One rule for what prices make of an event: who is charged, what is missing, and whether a rate could heal it."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from metering.context import ORDINARY, Terms, context_of, terms_of
+from metering.rated import rate_event
+from pricing.pricelist import RateCard
+from pricing.usage import Usage
+from tests.metering.rows import NOON, a_hold, an_event
+from tests.pricing.prices import rates
+
+# acme's `large` costs us 1 and 2 dollars a million; our own customers pay 2 and 4, and `vip` customers 1.50 for what they send
+CARD = RateCard.compile(
+    [
+        *rates({"in_uncached": "1", "out_visible": "2"}),
+        *rates({"in_uncached": "2", "out_visible": "4"}, book="list", first_id=3),
+        *rates({"in_uncached": "1.5"}, book="vip", first_id=5),
+    ],
+    {},
+    version=1,
+)
+
+
+def used(**values: Any) -> Usage:
+    """A thousand tokens in and 500 out, of acme's `large`."""
+    given: dict[str, Any] = {
+        "buckets": {"in_uncached": 1000, "out_visible": 500},
+        "provider": "acme",
+        "model_served": "large",
+    }
+    return Usage(**(given | values))
+
+
+def rated(usage: Usage, terms: Terms = ORDINARY, *, by_plan: bool = False) -> Any:
+    return rate_event(CARD, usage, terms, at=NOON, currency="USD", by_plan=by_plan)
+
+
+def test_cost_and_charge_come_from_their_own_books() -> None:
+    row = rated(used())
+    assert row.cost_total == Decimal("0.002")  # 1000 × 1/1e6 + 500 × 2/1e6
+    assert row.charge_total == Decimal("0.004")  # 1000 × 2/1e6 + 500 × 4/1e6
+    assert (row.pricing_status, row.rate_ids, row.missing) == ("priced", (1, 2, 3, 4), None)
+
+
+def test_the_book_that_lacks_a_price_is_named_with_the_buckets() -> None:
+    row = rated(used(), Terms(list_book="vip"))
+    assert row.charge_total == Decimal("0.0015")  # 1000 × 1.5/1e6; the output has no price
+    assert (row.pricing_status, row.missing) == ("partial", {"vip": ["out_visible"]})
+
+
+def test_a_model_without_any_rate_is_missing_in_both_books() -> None:
+    row = rated(used(model_served="new"))
+    assert (row.pricing_status, row.cost_total, row.charge_total) == ("unpriced", None, None)
+    assert row.missing == {"cost": ["in_uncached", "out_visible"], "list": ["in_uncached", "out_visible"]}
+
+
+def test_a_model_without_any_rate_that_used_nothing_is_missing_with_no_bucket() -> None:
+    assert rated(used(buckets={}, model_served="new")).missing == {"cost": [], "list": []}
+
+
+@pytest.mark.parametrize("usage", [
+    used(buckets={}, source="none"),
+    used(buckets={"in_uncached": 1000}, source="reported_partial", unknown_sides=("output",)),
+    used(buckets={}, unknown_sides=("input", "output")),
+])  # fmt: skip
+def test_what_nobody_reported_is_nothing_that_a_rate_could_heal(usage: Usage) -> None:
+    row = rated(usage)
+    assert row.pricing_status != "priced"
+    assert row.missing is None
+
+
+@pytest.mark.parametrize(("status", "values"), [
+    ("priced", {}),
+    ("partial", {"buckets": {"in_uncached": 1000}, "unknown_sides": ("output",)}),
+    ("partial", {"model_served": "new"}),
+])  # fmt: skip
+def test_a_free_event_asks_for_its_cost_alone(status: str, values: Any) -> None:
+    row = rated(used(**values), Terms(list_book="nobody's", free=True))
+    assert (row.charge_total, row.pricing_status) == (0, status)
+    assert set(row.missing or {}) <= {"cost"}
+
+
+def test_what_the_plan_prices_costs_its_customer_nothing_here() -> None:
+    row = rated(used(), by_plan=True)
+    assert (row.pricing_status, row.cost_total, row.charge_total) == ("by_plan", Decimal("0.002"), 0)
+
+
+@pytest.mark.parametrize("terms", [ORDINARY, Terms("costs", "vip"), Terms(free=True)])
+def test_the_terms_come_back_from_the_event(terms: Terms) -> None:
+    event: Any = an_event(a_hold(), context=context_of(used(), terms))
+    assert terms_of(event) == terms
+
+
+def test_ordinary_terms_take_no_room() -> None:
+    assert context_of(used(), ORDINARY) == {}
