@@ -1,4 +1,5 @@
-"""The check that the books agree: Σ events + Σ corrections = daily usage, by every column and key.
+"""The check that the books agree: Σ events + Σ corrections = daily usage, by every column, key and currency; and what the
+corrections of an event add up to is the event as they say it is.
 
 It compares one customer's day at a time, each in one statement, so that batches in flight are either in both sums or in
 neither and no snapshot is held open for long.
@@ -12,23 +13,31 @@ from uuid import UUID
 
 import msgspec
 from django.db import connection
+from django.db.models import Sum
 
+from metering.corrections import sums_of
+from metering.histories import histories
+from metering.ids import NIL, instant_of
 from metering.models import DailyUsage, UsageCorrection, UsageEvent
+from metering.rows import EventRow
 from metering.store.sql import DAILY_SUMS, event_sums
 
 # An event is made after its use, at most so much later; bounds the partitions that are read.
 LATENESS_MAX = timedelta(days=35)
+PAGE = 500  # corrected events read at a time
 
 
 class Drift(msgspec.Struct, frozen=True):
-    """A sum that differs: what the events and corrections say, and what daily usage says."""
+    """A sum that differs: what the events and corrections say, and what daily usage says, or the event as corrected."""
 
     customer_id: UUID
     day: date
+    period_start: str
     feature: str
     provider: str
     model: str
     api_key_id: str
+    currency: str
     column: str
     events: Decimal
     daily: Decimal
@@ -41,6 +50,10 @@ def check_day(day: date) -> list[Drift]:
 
 def check_customer(customer_id: UUID, day: date) -> list[Drift]:
     """Every difference of one customer on one UTC day."""
+    return [*_against_daily_usage(customer_id, day), *_against_what_corrections_say(customer_id, day)]
+
+
+def _against_daily_usage(customer_id: UUID, day: date) -> list[Drift]:
     start = datetime.combine(day, time(), UTC)
     parameters = {
         "customer": _identifier(customer_id), "start": _instant(start), "end": _instant(start + timedelta(days=1)),
@@ -52,14 +65,41 @@ def check_customer(customer_id: UUID, day: date) -> list[Drift]:
     return [drift for row in rows for drift in _drifts(customer_id, day, row)]
 
 
+def _against_what_corrections_say(customer_id: UUID, day: date) -> Iterator[Drift]:
+    """Events corrected on that day whose corrections do not add up to the event as corrected."""
+    corrected = UsageCorrection.objects.filter(customer_id=customer_id, day=day).order_by("event_id")
+    after = NIL
+    while ids := list(
+        corrected.filter(event_id__gt=after).values_list("event_id", flat=True).distinct()[:PAGE]
+    ):
+        after = ids[-1]
+        made = [instant_of(identifier) for identifier in ids]
+        events = UsageEvent.objects.filter(
+            customer_id=customer_id, id__in=ids, created_at__range=(min(made), max(made))
+        )
+        sums = {f"{name}_sum": Sum(name) for name in DAILY_SUMS}
+        written: Any = UsageCorrection.objects.filter(customer_id=customer_id, event_id__in=ids)
+        added = {row["event_id"]: row for row in written.values("event_id").annotate(**sums)}
+        for history in histories(events):
+            first, now = sums_of(history.event), sums_of(history.now)
+            for name in DAILY_SUMS:
+                counted = first[name] + added[history.event.id][f"{name}_sum"]
+                if counted != now[name]:
+                    yield _drift(history.now, day, name, Decimal(counted), Decimal(now[name]))
+
+
+def _drift(event: EventRow, day: date, column: str, counted: Decimal, said: Decimal) -> Drift:
+    key = {name: str(getattr(event, name)) for name in _KEY}
+    return Drift(customer_id=event.customer_id, day=day, column=column, events=counted, daily=said, **key)
+
+
 def _drifts(customer_id: UUID, day: date, row: tuple[Any, ...]) -> Iterator[Drift]:
-    key, sums = row[:4], row[4:]
+    key, sums = row[: len(_KEY)], row[len(_KEY) :]
     half = len(DAILY_SUMS)
     for name, counted, kept in zip(DAILY_SUMS, sums[:half], sums[half:], strict=True):
         if counted != kept:
-            feature, provider, model, api_key_id = map(str, key)
             yield Drift(
-                customer_id=customer_id, day=day, feature=feature, provider=provider, model=model, api_key_id=api_key_id,
+                customer_id=customer_id, day=day, **dict(zip(_KEY, map(str, key), strict=True)),
                 column=name, events=_decimal(name, counted), daily=_decimal(name, kept),
             )  # fmt: skip
 
@@ -93,17 +133,18 @@ def _instant(value: datetime) -> str:
     return value.strftime("%Y-%m-%d %H:%M:%S") if connection.vendor == "sqlite" else value.isoformat()
 
 
-_KEY = "feature, provider, model, api_key_id"
+_KEY = ("period_start", "feature", "provider", "model", "api_key_id", "currency")
+_KEYS = ", ".join(_KEY)
 _CHECK = f"""
-select {_KEY}, {", ".join(f"sum(case when side = 0 then {name} else 0 end)" for name in DAILY_SUMS)},
+select {_KEYS}, {", ".join(f"sum(case when side = 0 then {name} else 0 end)" for name in DAILY_SUMS)},
     {", ".join(f"sum(case when side = 1 then {name} else 0 end)" for name in DAILY_SUMS)}
 from (
-    select 0 as side, {_KEY}, {", ".join(f"{text} as {name}" for name, text in event_sums("").items())} from usage_events
+    select 0 as side, {_KEYS}, {", ".join(f"{text} as {name}" for name, text in event_sums("").items())} from usage_events
     where customer_id = %(customer)s and occurred_at >= %(start)s and occurred_at < %(end)s
         and created_at >= %(start)s and created_at < %(last)s
     union all
-    select 0, {_KEY}, {", ".join(DAILY_SUMS)} from usage_corrections where customer_id = %(customer)s and day = %(day)s
+    select 0, {_KEYS}, {", ".join(DAILY_SUMS)} from usage_corrections where customer_id = %(customer)s and day = %(day)s
     union all
-    select 1, {_KEY}, {", ".join(DAILY_SUMS)} from daily_usage where customer_id = %(customer)s and day = %(day)s
+    select 1, {_KEYS}, {", ".join(DAILY_SUMS)} from daily_usage where customer_id = %(customer)s and day = %(day)s
 ) as both_books
-group by {_KEY}"""
+group by {_KEYS}"""

@@ -97,7 +97,57 @@ class EventRow(msgspec.Struct, gc=False):
     )
 
 
+class CorrectionRow(msgspec.Struct, gc=False):
+    """What became known of an event after it was written. The sums are what it adds to daily usage; they may be negative."""
+
+    id: UUID
+    customer_id: UUID
+    event_id: UUID
+    revision: int
+    created_at: datetime
+    reason: str
+    run: UUID | None  # the re-rating that wrote it, if one did
+    changed: tuple[str, ...]  # the columns that differ
+    old: dict[str, Any]
+    new: dict[str, Any]
+    period_start: datetime
+    day: date
+    feature: str
+    provider: str
+    model: str
+    api_key_id: UUID
+    currency: str
+    events: int
+    quantity: Decimal
+    tokens_input: int
+    tokens_output: int
+    tokens_total: int
+    cost_total: Decimal
+    charge_total: Decimal
+    unpriced_events: int
+    estimated_events: int
+
+
+class Amendment(msgspec.Struct, gc=False):
+    """What is to become of one event: its next corrections, all or none of which are written, and its place in the list of
+    what is unpriced. Without corrections only that place changes."""
+
+    customer_id: UUID
+    event_id: UUID
+    created_at: datetime  # of the event
+    occurred_at: datetime
+    provider: str
+    model: str
+    missing: (
+        dict[str, list[str]] | None
+    )  # what a rate could still price; None: the event is taken off the list
+    revision: int  # that the event had when it was read; 0: it was never corrected
+    corrections: tuple[CorrectionRow, ...] = ()
+    card_version: int = 0  # the newest rate card that was asked
+
+
 # Columns of usage_events; the rest of an EventRow says where else it counts and which hold it ends.
 NOT_STORED = frozenset({"hold_id", "hold_at", "day", "plan", "missing"})
 EVENT_COLUMNS = tuple(name for name in EventRow.__struct_fields__ if name not in NOT_STORED)
 HOLD_COLUMNS = HoldRow.__struct_fields__
+CORRECTION_COLUMNS = CorrectionRow.__struct_fields__

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from metering.gate import Contribution
-from metering.rows import EventRow, HoldRow
+from metering.rows import Amendment, EventRow, HoldRow
 
 
 class StoreError(Exception):
@@ -60,6 +60,10 @@ class Lane(Protocol):
     async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
         """For settlements whose hold was swept: correct the swept event to the truth. The hold ids that are accounted
         for: corrected now or before, or settled before. May be repeated."""
+
+    async def amend(self, amendments: Sequence[Amendment]) -> set[UUID]:
+        """Correct events of one customer, each once, with daily usage and the list of what is unpriced. The ids of the
+        events that are now as the amendment says; the others were corrected by somebody else meanwhile. May be repeated."""
 
     async def release(self, rows: Sequence[HoldRow]) -> None:
         """Delete holds of calls that never went out. May be repeated."""

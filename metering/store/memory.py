@@ -10,10 +10,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import msgspec
-
+from metering.corrections import Written, late_settlement, sums_of
 from metering.gate import Contribution
-from metering.rows import EventRow, HoldRow
+from metering.rows import Amendment, CorrectionRow, EventRow, HoldRow
 from metering.store.base import SequenceRefused, WriterState
 from metering.store.sql import DAILY_KEY, DAILY_SUMS
 
@@ -26,8 +25,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self.holds: dict[UUID, HoldRow] = {}
         self.events: dict[UUID, EventRow] = {}
-        self.corrections: list[tuple[UUID, int, dict[str, Decimal]]] = []
-        self.unpriced: dict[UUID, EventRow] = {}  # by event id: those that a rate could still price
+        self.corrections: defaultdict[UUID, list[CorrectionRow]] = defaultdict(list)  # by event id
+        self.unpriced: dict[UUID, dict[str, list[str]]] = {}  # by event id, what a rate could still price
         self.quarantined: dict[UUID, str] = {}
         self.daily: defaultdict[DailyKey, dict[str, Decimal]] = defaultdict(
             lambda: dict.fromkeys(DAILY_SUMS, Decimal(0))
@@ -72,23 +71,26 @@ class MemoryLane:
             if row.hold_id in ended:
                 self._store.events[row.id] = row
                 if row.missing is not None:
-                    self._store.unpriced[row.id] = row
-                self._add(row, 1)
+                    self._store.unpriced[row.id] = row.missing
+                self._add(row, sums_of(row))
         return ended
 
     async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
         accounted = await self.settled(rows)
         for row in rows:
             swept = self._swept_event(row)
-            if row.hold_id in accounted or swept is None:
-                continue
-            accounted.add(row.hold_id)
-            if any(event_id == swept.id for event_id, _, _ in self._store.corrections):
-                continue
-            self._store.corrections += [(swept.id, 1, sums_of(swept, -1)), (swept.id, 2, sums_of(row, 1))]
-            self._add(swept, -1)
-            self._add(row, 1)
+            if row.hold_id not in accounted and swept is not None:
+                written = [
+                    Written(one.revision, one.reason, one.new) for one in self._store.corrections[swept.id]
+                ]
+                amendment = late_settlement(swept, written, row)
+                if amendment is not None:
+                    self._amend(amendment)
+                accounted.add(row.hold_id)
         return accounted
+
+    async def amend(self, amendments: Sequence[Amendment]) -> set[UUID]:
+        return {one.event_id for one in amendments if self._amend(one)}
 
     async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
         return {row.hold_id for row in rows if row.id in self._store.events}
@@ -123,17 +125,22 @@ class MemoryLane:
         candidates = (e for e in self._store.events.values() if e.status == "interrupted" and e.id != row.id)
         return next((event for event in candidates if event.execution_id == hold), None)
 
-    def _add(self, row: EventRow, sign: int) -> None:
+    def _amend(self, amendment: Amendment) -> bool:
+        written = self._store.corrections[amendment.event_id]
+        if len(written) != amendment.revision:
+            return False  # somebody else was first
+        if not amendment.corrections and amendment.event_id not in self._store.unpriced:
+            return False
+        for row in amendment.corrections:
+            written.append(row)
+            self._add(row, {name: getattr(row, name) for name in DAILY_SUMS})
+        if amendment.missing is None:
+            self._store.unpriced.pop(amendment.event_id, None)
+        else:
+            self._store.unpriced[amendment.event_id] = amendment.missing
+        return True
+
+    def _add(self, row: EventRow | CorrectionRow, added: dict[str, Any]) -> None:
         sums = self._store.daily[tuple(getattr(row, name) for name in DAILY_KEY)]
-        for name, amount in sums_of(row, sign).items():
+        for name, amount in added.items():
             sums[name] += amount
-
-
-def sums_of(row: EventRow, sign: int) -> dict[str, Decimal]:
-    """What one event adds to daily usage; `sign` -1 takes it away."""
-    values = msgspec.structs.asdict(row)
-    sums = {name: Decimal(values.get(name) or 0) for name in DAILY_SUMS}
-    sums["events"] = Decimal(1)
-    sums["unpriced_events"] = Decimal(row.pricing_status in ("unpriced", "partial"))
-    sums["estimated_events"] = Decimal(row.usage_source in ("estimated", "reported_partial"))
-    return {name: amount * sign for name, amount in sums.items()}

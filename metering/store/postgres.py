@@ -17,16 +17,19 @@ import msgspec
 import psycopg
 from psycopg import errors
 
+from metering.corrections import Written, event_from, late_settlement
 from metering.gate import Contribution
-from metering.rows import EVENT_COLUMNS, HOLD_COLUMNS, EventRow, HoldRow
+from metering.rows import CORRECTION_COLUMNS, EVENT_COLUMNS, HOLD_COLUMNS, Amendment, EventRow, HoldRow
 from metering.store.base import BadRow, Locked, SequenceRefused, StoreError, Unavailable, WriterState
 from metering.store.sql import (
+    CORRECTION_LIST,
     DAILY_ADD,
     DAILY_KEY_LIST,
     DAILY_SUM_LIST,
     DAILY_SUMS,
     EVENT_LIST,
     HOLD_LIST,
+    UNPRICED,
     UNPRICED_LIST,
     WRITER_UPSERT,
     event_sums,
@@ -59,11 +62,13 @@ _SPECIAL = {
     "tokens_input": "bigint", "tokens_output": "bigint", "tokens_total": "bigint",
     "execution_time": "integer", "latency": "integer", "status_code": "smallint",
     "buckets": "jsonb", "rate_ids": "jsonb", "raw_usage": "jsonb", "tags": "jsonb", "context": "jsonb", "metadata": "jsonb",
-    "missing": "jsonb",
+    "missing": "jsonb", "event_id": "uuid", "run": "uuid", "revision": "integer", "card_version": "bigint",
+    "changed": "jsonb", "old": "jsonb", "new": "jsonb", "events": "bigint", "unpriced_events": "bigint", "estimated_events": "bigint",
     "model_cost_input": "numeric", "model_cost_output": "numeric",
     "cost_input": "numeric", "cost_output": "numeric", "cost_total": "numeric", "charge_total": "numeric",
 }  # fmt: skip
 
+_DOCUMENTS = frozenset({"rows", "corrections"})  # parameters that go in as JSON
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
 
@@ -130,38 +135,46 @@ def _booked(ctes: str | None) -> str:
     where (select count(*) from rolled) > 0 group by r.customer_id), {ctes}"""
 
 
-# The swept event is found by the hold's id, which it carries as execution_id, among the events made since the hold was.
-# Revision 1 takes back what the sweep booked, revision 2 books the truth; both or, when they are there already, neither.
-_CORRECT = f"""
-with r as materialized (select * from json_to_recordset(%(rows)s::json) as x({_EVENT_RECORD})),
-swept as materialized (
-    select e.*, r.hold_id, r.day, r.id as new_id from usage_events e
-    join r on e.customer_id = r.customer_id and e.execution_id = r.hold_id::text and e.created_at >= r.hold_at
-    where e.status = 'interrupted' and e.id <> r.id),
-lines as (
-    select s.customer_id, s.id as event_id, 1 as revision, s.new_id, s.period_start, s.day, s.feature, s.provider, s.model, s.api_key_id, s.currency,
-        {{minus}} from swept s
-    union all
-    select r.customer_id, s.id, 2, r.id, r.period_start, r.day, r.feature, r.provider, r.model, r.api_key_id, r.currency,
-        {{plus}} from swept s join r on r.customer_id = s.customer_id and r.hold_id = s.hold_id),
-written as (insert into usage_corrections (id, customer_id, event_id, revision, created_at, reason, run, changed, old, new,
-        {DAILY_KEY_LIST.removeprefix("customer_id, ")}, currency, {DAILY_SUM_LIST})
-    select gen_random_uuid(), l.customer_id, l.event_id, l.revision, r.created_at, 'settled after sweep', null,
-        '["status", "usage", "amounts"]'::jsonb,
-        jsonb_build_object('status', s.status, 'tokens_input', s.tokens_input, 'tokens_output', s.tokens_output, 'cost_total', s.cost_total::text, 'charge_total', s.charge_total::text),
-        to_jsonb(r) - 'hold_at', l.period_start, l.day, l.feature, l.provider, l.model, l.api_key_id, l.currency,
-        {", ".join("l." + name for name in DAILY_SUMS)}
-    from lines l join swept s on s.customer_id = l.customer_id and s.id = l.event_id
-    join r on r.customer_id = s.customer_id and r.hold_id = s.hold_id order by l.customer_id, l.event_id, l.revision
-    on conflict (customer_id, event_id, revision) do nothing
-    returning customer_id, {DAILY_KEY_LIST.removeprefix("customer_id, ")}, currency, {DAILY_SUM_LIST}),
+_STATE = tuple(name for name in Amendment.__struct_fields__ if name != "corrections")
+# Another who corrected the event meanwhile has taken its next revision: then nothing of the amendment is written. A second
+# correction of an event follows its first one only. Locks in the order of their classes: the list of what is unpriced, the
+# corrections, daily usage.
+_CORRECTED = f"returning {CORRECTION_LIST}"
+_AMEND = f"""
+with s as materialized (select * from json_to_recordset(%(rows)s::json) as x(steps integer, {_record(_STATE)})),
+c as materialized (select * from json_to_recordset(%(corrections)s::json) as x(step integer, {_record(CORRECTION_COLUMNS)})),
+locked as materialized (select u.customer_id, u.event_id from usage_unpriced u join s using (customer_id, event_id)
+    order by u.customer_id, u.event_id for update of u),
+firsts as (insert into usage_corrections ({CORRECTION_LIST})
+    select {CORRECTION_LIST} from c where c.step = 1 and (select count(*) from locked) >= 0 order by customer_id, event_id
+    on conflict (customer_id, event_id, revision) do nothing {_CORRECTED}),
+seconds as (insert into usage_corrections ({CORRECTION_LIST})
+    select {", ".join("c." + name for name in CORRECTION_COLUMNS)} from c join firsts f using (customer_id, event_id)
+    where c.step = 2 order by c.customer_id, c.event_id {_CORRECTED}),
+done as materialized (
+    select customer_id, event_id from firsts union all select s.customer_id, s.event_id from s join locked using (customer_id, event_id)
+    where s.steps = 0 and not exists (select 1 from usage_corrections k where k.customer_id = s.customer_id
+        and k.event_id = s.event_id and k.revision > s.revision)),
+closed as (delete from usage_unpriced u using s, done d where u.customer_id = s.customer_id and u.event_id = s.event_id
+    and d.customer_id = s.customer_id and d.event_id = s.event_id and s.missing is null returning 1),
+opened as (insert into usage_unpriced as u ({UNPRICED_LIST}) select {", ".join("s." + name for name in UNPRICED)}
+    from s join done using (customer_id, event_id) where s.missing is not null order by s.customer_id, s.event_id
+    on conflict (customer_id, event_id) do update set missing = excluded.missing, card_version = excluded.card_version,
+        provider = excluded.provider, model = excluded.model returning 1),
 rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_LIST})
     select {DAILY_KEY_LIST}, min(currency), {", ".join(f"sum({name})" for name in DAILY_SUMS)}
-    from written group by {DAILY_KEY_LIST} order by {DAILY_KEY_LIST} {_DAILY_UPSERT})
-select hold_id from swept""".format(
-    minus=", ".join(f"-({text}) as {name}" for name, text in event_sums("s").items()),
-    plus=", ".join(text if name != "events" else "1" for name, text in event_sums("r").items()),
-)
+    from (select * from firsts union all select * from seconds) as written
+    where (select count(*) from closed) + (select count(*) from opened) >= 0
+    group by {DAILY_KEY_LIST} order by {DAILY_KEY_LIST} {_DAILY_UPSERT})
+select event_id from done"""
+
+# The swept event of a call is found by the hold's id, which it carries as execution_id, among those made since the hold was.
+_SWEPT = f"""select r.hold_id, {", ".join("e." + name for name in EVENT_COLUMNS)}
+from json_to_recordset(%(rows)s::json) as r({_EVENT_RECORD})
+join usage_events e on e.customer_id = r.customer_id and e.execution_id = r.hold_id::text and e.created_at >= r.hold_at
+where e.status = 'interrupted' and e.id <> r.id"""
+_CORRECTIONS_OF = """select revision, reason, new from usage_corrections
+where customer_id = %(customer)s and event_id = %(event)s order by revision"""
 _SETTLED = f"""select r.hold_id from json_to_recordset(%(rows)s::json) as r({_EVENT_RECORD})
 join usage_events e on e.customer_id = r.customer_id and e.created_at = r.created_at and e.id = r.id"""
 _PAIRS = "select * from json_to_recordset(%(rows)s::json) as x(customer_id uuid, id uuid)"
@@ -189,7 +202,29 @@ class PostgresLane:
         return await self._ids(sql, {"writer": writer, "seq": seq, "rows": rows})
 
     async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
-        return await self._ids(_CORRECT, {"rows": rows}) | await self.settled(rows)
+        cursor = await self._run(_SWEPT, {"rows": rows})
+        truth, accounted = {row.hold_id: row for row in rows}, set()
+        for hold_id, *values in await cursor.fetchall():
+            swept = event_from(dict(zip(EVENT_COLUMNS, values, strict=True)))
+            found = await self._run(_CORRECTIONS_OF, {"customer": swept.customer_id, "event": swept.id})
+            written = [Written(*one) for one in await found.fetchall()]
+            amendment = late_settlement(swept, written, truth[hold_id])
+            if amendment is not None and not await self.amend([amendment]):
+                raise Locked(f"event {swept.id} is being corrected by somebody else")
+            accounted.add(hold_id)
+        return accounted | await self.settled(rows)
+
+    async def amend(self, amendments: Sequence[Amendment]) -> set[UUID]:
+        corrections = [
+            {"step": step, **msgspec.structs.asdict(row)}
+            for amendment in amendments
+            for step, row in enumerate(amendment.corrections, start=1)
+        ]
+        states = [
+            {name: getattr(one, name) for name in _STATE} | {"steps": len(one.corrections)}
+            for one in amendments
+        ]
+        return await self._ids(_AMEND, {"rows": states, "corrections": corrections})
 
     async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
         return await self._ids(_SETTLED, {"rows": rows})
@@ -231,8 +266,8 @@ class PostgresLane:
         return {found[0] for found in await cursor.fetchall()}
 
     async def _run(self, sql: str, parameters: dict[str, Any]) -> psycopg.AsyncCursor[Any]:
-        if "rows" in parameters:
-            parameters["rows"] = _text_of(parameters["rows"])
+        for name in _DOCUMENTS.intersection(parameters):
+            parameters[name] = _text_of(parameters[name])
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 return await self._connection.execute(sql, parameters)

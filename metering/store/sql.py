@@ -1,6 +1,6 @@
 """SQL texts that both dialects share: the columns, the sums that go into daily usage, the list of what is unpriced."""
 
-from metering.rows import EVENT_COLUMNS, HOLD_COLUMNS
+from metering.rows import CORRECTION_COLUMNS, EVENT_COLUMNS, HOLD_COLUMNS
 
 DAILY_KEY = ("customer_id", "period_start", "day", "feature", "provider", "model", "api_key_id")
 DAILY_SUMS = (
@@ -10,6 +10,7 @@ DAILY_SUMS = (
 
 EVENT_LIST = ", ".join(EVENT_COLUMNS)
 HOLD_LIST = ", ".join(HOLD_COLUMNS)
+CORRECTION_LIST = ", ".join(CORRECTION_COLUMNS)
 DAILY_KEY_LIST = ", ".join(DAILY_KEY)
 DAILY_SUM_LIST = ", ".join(DAILY_SUMS)
 

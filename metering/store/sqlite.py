@@ -17,16 +17,26 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
 from queue import SimpleQueue
-from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from typing import Any, TypeVar, get_args, get_type_hints
+from uuid import UUID
 
 import msgspec
 
+from metering.corrections import Written, event_from, late_settlement
 from metering.gate import Contribution
-from metering.rows import EVENT_COLUMNS, HOLD_COLUMNS, EventRow, HoldRow
+from metering.rows import (
+    CORRECTION_COLUMNS,
+    EVENT_COLUMNS,
+    HOLD_COLUMNS,
+    Amendment,
+    CorrectionRow,
+    EventRow,
+    HoldRow,
+)
 from metering.store.base import BadRow, Locked, SequenceRefused, StoreError, Unavailable, WriterState
 from metering.store.postgres import quarantine_text
 from metering.store.sql import (
+    CORRECTION_LIST,
     DAILY_ADD,
     DAILY_KEY,
     DAILY_KEY_LIST,
@@ -34,19 +44,23 @@ from metering.store.sql import (
     DAILY_SUMS,
     EVENT_LIST,
     HOLD_LIST,
+    UNPRICED,
     UNPRICED_LIST,
     WRITER_UPSERT,
     event_sums,
     unpriced_values,
 )
 from metering.turnstile import Turnstile
-from pricing.money import AmountTooLarge, to_scaled
+from pricing.money import AmountTooLarge, from_scaled, to_scaled
 
 BUSY_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = (
     1.0  # who waits at the turnstile cannot be called back: it closes its connection when it wakes
 )
 T = TypeVar("T")
+_KINDS = {name: {hint, *get_args(hint)} for name, hint in get_type_hints(EventRow).items()}
+_DOCUMENTS = frozenset({"buckets", "rate_ids", "raw_usage", "context", "tags", "metadata"})
+_decode = msgspec.json.decode
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
 _WRITER = WRITER_UPSERT.format(writer=":writer", seq=":seq")
@@ -59,10 +73,17 @@ _END_HOLD = "delete from usage_holds where id = :hold_id and customer_id = :cust
 # A sum of integers beyond 64 bits turns into a binary fraction without a word: then nothing is changed, which is noticed.
 _FITS = " and ".join(f"typeof(t.{name} + excluded.{name}) = 'integer'" for name in DAILY_SUMS)
 _DAILY_TAIL = f"on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD} where {_FITS}"
-_SWEPT = """select id, feature, provider, model, api_key_id, currency, quantity, tokens_input, tokens_output, tokens_total,
-    cost_total, charge_total, pricing_status, usage_source, status from usage_events
-    where customer_id = :customer_id and created_at >= :hold_at and status = 'interrupted' and id <> :id
-    and execution_id = :hold_text"""
+_SWEPT = f"""select {EVENT_LIST} from usage_events where customer_id = :customer_id and created_at >= :hold_at
+    and status = 'interrupted' and id <> :id and execution_id = :hold_text"""
+_CORRECTIONS_OF = "select revision, reason, new from usage_corrections where customer_id = ? and event_id = ? order by revision"
+_INSERT_CORRECTION = f"""insert into usage_corrections ({CORRECTION_LIST}) values ({", ".join(":" + name for name in CORRECTION_COLUMNS)})
+    on conflict (customer_id, event_id, revision) do nothing"""
+_UNCHANGED = """select 1 from usage_unpriced u where u.event_id = :event_id and u.customer_id = :customer_id and not exists (
+    select 1 from usage_corrections k where k.customer_id = u.customer_id and k.event_id = u.event_id and k.revision > :revision)"""
+_CLOSE_UNPRICED = "delete from usage_unpriced where event_id = :event_id and customer_id = :customer_id"
+_REOPEN_UNPRICED = f"""insert into usage_unpriced ({UNPRICED_LIST}) values ({", ".join(":" + name for name in UNPRICED)})
+    on conflict (event_id) do update set missing = excluded.missing, card_version = excluded.card_version,
+        provider = excluded.provider, model = excluded.model"""
 
 
 def _daily_upsert(sums: Iterable[str]) -> str:
@@ -92,12 +113,7 @@ def _with_parameters(text: str, columns: Iterable[str]) -> str:
     return text
 
 
-_ROLL_LINE = _daily_upsert(":" + name for name in DAILY_SUMS)
-_INSERT_LINE = f"""insert into usage_corrections (id, customer_id, event_id, revision, created_at, reason, run, changed, old, new,
-    {", ".join(DAILY_KEY[1:])}, currency, {DAILY_SUM_LIST})
-    values (:line_id, :customer_id, :event_id, :revision, :created_at, 'settled after sweep', null,
-    '["status", "usage", "amounts"]', :old, :new, {", ".join(":" + name for name in DAILY_KEY[1:])}, :currency,
-    {", ".join(":" + name for name in DAILY_SUMS)}) on conflict (customer_id, event_id, revision) do nothing"""
+_ROLL_CORRECTION = _daily_upsert(":" + name for name in DAILY_SUMS)
 
 
 def adapted(value: Any) -> Any:
@@ -119,7 +135,23 @@ def adapted(value: Any) -> Any:
     return _encode(value).decode()
 
 
-def parameters_of(row: EventRow | HoldRow) -> dict[str, Any]:
+def restored(column: str, stored: Any) -> Any:
+    """The value of an event's column from what is stored: the other way round than `adapted`."""
+    if stored is None:
+        return None
+    if column in _DOCUMENTS:
+        return _decode(stored)
+    kinds = _KINDS[column]
+    if Decimal in kinds:
+        return from_scaled(stored)
+    if UUID in kinds:
+        return UUID(stored)
+    if datetime in kinds:
+        return datetime.fromisoformat(stored).replace(tzinfo=UTC)
+    return bool(stored) if bool in kinds else stored
+
+
+def parameters_of(row: EventRow | HoldRow | CorrectionRow) -> dict[str, Any]:
     """The named parameters of a row."""
     return {name: adapted(getattr(row, name)) for name in row.__struct_fields__}
 
@@ -176,6 +208,9 @@ class SqliteLane:
 
     async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
         return await self._run(lambda db: self._correct(db, rows))
+
+    async def amend(self, amendments: Sequence[Amendment]) -> set[UUID]:
+        return await self._run(lambda db: {one.event_id for one in amendments if _amend(db, one)})
 
     async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
         return await self._run(
@@ -315,51 +350,43 @@ class SqliteLane:
             if _event_exists(db, row):
                 accounted.add(row.hold_id)
                 continue
-            parameters = parameters_of(row)
-            parameters["hold_text"] = str(row.hold_id)
-            swept = db.execute(_SWEPT, parameters).fetchone()
-            if swept is not None:
-                _write_lines(db, parameters, dict(zip(_SWEPT_COLUMNS, swept, strict=True)), row)
+            found = db.execute(_SWEPT, parameters_of(row) | {"hold_text": str(row.hold_id)}).fetchone()
+            if found is not None:
+                swept = event_from(
+                    {name: restored(name, value) for name, value in zip(EVENT_COLUMNS, found, strict=True)}
+                )
+                written = db.execute(_CORRECTIONS_OF, [row.customer_id.hex, swept.id.hex]).fetchall()
+                amendment = late_settlement(
+                    swept, [Written(number, reason, _decode(new)) for number, reason, new in written], row
+                )
+                if amendment is not None:
+                    _amend(db, amendment)
                 accounted.add(row.hold_id)
         return accounted
 
 
-_SWEPT_COLUMNS = (
-    "id", "feature", "provider", "model", "api_key_id", "currency", "quantity", "tokens_input", "tokens_output",
-    "tokens_total", "cost_total", "charge_total", "pricing_status", "usage_source", "status",
-)  # fmt: skip
-
-
-def _write_lines(db: sqlite3.Connection, truth: dict[str, Any], swept: dict[str, Any], row: EventRow) -> None:
-    """Revision 1 takes back what the sweep booked, revision 2 books the truth; neither where they are there already."""
-    shared = {
-        "event_id": swept["id"], "created_at": truth["created_at"], "new": _encode(row).decode(),
-        "old": _encode({name: swept[name] for name in ("status", "tokens_input", "tokens_output")}).decode(),
-        "customer_id": truth["customer_id"], "period_start": truth["period_start"], "day": truth["day"],
-    }  # fmt: skip
-    for revision, values, sign in ((1, swept, -1), (2, truth, 1)):
-        line = {
-            **shared,
-            **{name: values[name] for name in ("feature", "provider", "model", "api_key_id", "currency")},
-        }
-        line.update({name: sign * number for name, number in _sums_of(values).items()})
-        line.update(revision=revision, line_id=uuid4().hex)
-        if db.execute(_INSERT_LINE, line).rowcount == 1:
-            _roll(db, _ROLL_LINE, line)
+def _amend(db: sqlite3.Connection, amendment: Amendment) -> bool:
+    """Write one amendment; False where somebody else has corrected the event since it was read."""
+    state = {
+        name: adapted(getattr(amendment, name))
+        for name in amendment.__struct_fields__
+        if name != "corrections"
+    }
+    if not amendment.corrections and db.execute(_UNCHANGED, state).fetchone() is None:
+        return False
+    for row in amendment.corrections:
+        line = parameters_of(row)
+        if db.execute(_INSERT_CORRECTION, line).rowcount != 1:
+            return False  # only ever the first one: who took the second had taken the first
+        _roll(db, _ROLL_CORRECTION, line)
+    db.execute(_CLOSE_UNPRICED if amendment.missing is None else _REOPEN_UNPRICED, state)
+    return True
 
 
 def _roll(db: sqlite3.Connection, upsert: str, parameters: dict[str, Any]) -> None:
     """Add to daily usage. Raises AmountTooLarge where a sum no longer fits; the transaction is undone then."""
     if db.execute(upsert, parameters).rowcount != 1:
         raise AmountTooLarge("a sum of daily usage is beyond what SQLite holds exactly")
-
-
-def _sums_of(values: dict[str, Any]) -> dict[str, int]:
-    sums = {name: values[name] or 0 for name in DAILY_SUMS if name in values}
-    sums["events"] = 1
-    sums["unpriced_events"] = int(values["pricing_status"] in ("unpriced", "partial"))
-    sums["estimated_events"] = int(values["usage_source"] in ("estimated", "reported_partial"))
-    return sums
 
 
 def _admits(db: sqlite3.Connection, contribution: Contribution, parameters: dict[str, Any]) -> bool:

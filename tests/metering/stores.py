@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from metering.gate import Contribution
-from metering.rows import EventRow, HoldRow
+from metering.rows import Amendment, EventRow, HoldRow
 from metering.store.base import Lane, Locked, Store, Unavailable, WriterState
 
 
@@ -57,6 +57,9 @@ class LossyLane:
             self._network.lock_corrections -= 1
             raise Locked("somebody else holds the row")
         return await self._lane.correct(rows)
+
+    async def amend(self, amendments: Sequence[Amendment]) -> set[UUID]:
+        return await self._lane.amend(amendments)
 
     async def release(self, rows: Sequence[HoldRow]) -> None:
         await self._lane.release(rows)
