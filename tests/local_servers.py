@@ -7,9 +7,11 @@ and a test that empties Redis would destroy a developer's data. So a bare machin
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import importlib.util
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -18,13 +20,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 START_SECONDS = 60.0
+PORTS = (20_000, 32_000)
 RUN_DIR_PREFIX = "tollgate-"
+_chance = random.SystemRandom()
 
 
 class ServerNotStarted(RuntimeError):
@@ -281,11 +287,23 @@ def start_redis(directory: Path) -> LocalServer:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback that nobody uses just now, and that no other test process takes while this one lives: seconds
+    pass between this answer and the server's own bind. It lies below those that the kernel gives to outgoing connections,
+    of which a test under load makes many meanwhile."""
+    reserved = _port_locks()
+    while True:
+        port = _chance.randint(*PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            fcntl.lockf(reserved, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+@cache
+def _port_locks() -> int:
+    """A file with a byte for each port, which whoever has the port keeps locked; the kernel lets go when he dies."""
+    path = Path(tempfile.gettempdir()) / f"{RUN_DIR_PREFIX}ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _start(
