@@ -34,8 +34,8 @@ from psycopg.rows import dict_row
 from tests.local_servers import die_with_parent, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
-READY_SECONDS = 60.0
-STOP_SECONDS = 20.0
+READY_SECONDS = 120.0
+STOP_SECONDS = 60.0
 
 
 class ProcessFailed(RuntimeError):

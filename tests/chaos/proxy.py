@@ -8,11 +8,13 @@ from typing import Self
 
 
 class CuttingProxy:
-    """Listens on `port`; while `cutting`, cuts a connection with the given chance for each message of the client."""
+    """Listens on `port`, and cuts the connection that brings the n-th message of a client, counted over all connections
+    since the last cut; n is random, and `rarest` at the most. So however many messages a busy machine makes of its load,
+    as soon as there are so many one connection has been cut. `cuts` counts them."""
 
-    def __init__(self, target: tuple[str, int] | str, seed: int, chance: float = 0.02) -> None:
-        self._target, self._random, self._chance = target, random.Random(seed), chance
-        self.cutting = False
+    def __init__(self, target: tuple[str, int] | str, seed: int, rarest: int = 40) -> None:
+        self._target, self._random, self._rarest = target, random.Random(seed), rarest
+        self._messages_left = self._random.randint(1, rarest)
         self.cuts = 0
         self.port = 0
         self._writers: set[asyncio.StreamWriter] = set()
@@ -22,11 +24,10 @@ class CuttingProxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._ready.wait(10)
+        self._ready.wait()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.cutting = False
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
@@ -50,18 +51,22 @@ class CuttingProxy:
         await asyncio.sleep(0.05)  # the transports report their end
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if isinstance(self._target, str):
-            up_reader, up_writer = await asyncio.open_unix_connection(self._target)
-        else:
-            up_reader, up_writer = await asyncio.open_connection(*self._target)
-        self._writers |= {writer, up_writer}
+        self._writers.add(writer)
+        try:
+            if isinstance(self._target, str):
+                up_reader, up_writer = await asyncio.open_unix_connection(self._target)
+            else:
+                up_reader, up_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.close()
+            return
+        self._writers.add(up_writer)
         down = asyncio.create_task(self._pump(up_reader, writer))
         try:
             while data := await reader.read(65536):
                 up_writer.write(data)
                 await up_writer.drain()
-                if self.cutting and self._random.random() < self._chance:
-                    self.cuts += 1
+                if self._is_to_be_cut():
                     down.cancel()
                     break
         except OSError:
@@ -71,6 +76,14 @@ class CuttingProxy:
             writer.close()
             # half open towards the server for a moment, as a broken network leaves it
             self._loop.call_later(0.2, up_writer.close)
+
+    def _is_to_be_cut(self) -> bool:
+        self._messages_left -= 1
+        if self._messages_left > 0:
+            return False
+        self._messages_left = self._random.randint(1, self._rarest)
+        self.cuts += 1
+        return True
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

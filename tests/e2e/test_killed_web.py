@@ -20,7 +20,7 @@ import pytest
 from tests.servers import Database, WebProcess, manage
 from tests.upstream import RunningUpstream, upstream_server
 
-pytestmark = [pytest.mark.kill]
+pytestmark = [pytest.mark.kill, pytest.mark.timeout(300)]
 
 CLIENTS = 8
 STREAM_END = b"data: [DONE]"

@@ -11,7 +11,7 @@ import uvicorn
 
 from tests.upstream.double import Call, Double
 
-START_SECONDS, STOP_SECONDS = 10.0, 10.0
+START_SECONDS, STOP_SECONDS = 60.0, 60.0
 
 
 class ServerNotStarted(RuntimeError):
