@@ -22,9 +22,10 @@ from metering.store.base import BadRow, Lane, Locked, SequenceRefused, Store, Un
 log = logging.getLogger("metering.recorder")
 
 BATCH_MAX = 500
-# Where several calls share a batch, waiting a moment for more of them saves more work than it costs time; a caller who is
-# alone is never made to wait.
-LINGER_SIZES, LINGER_S = range(3, 17), 0.003
+# Where several calls share a batch, a few turns of the event loop bring more of them: those whose answer has just come are
+# about to call again. A turn costs next to nothing when nobody comes, where a timer would keep everybody waiting (3 ms: a
+# third of the calls at 16 connections). A caller who is alone is never made to wait.
+LINGER_SIZES, LINGER_TURNS = range(3, 17), 4
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 Row = TypeVar("Row", HoldRow, EventRow)
@@ -103,13 +104,20 @@ class Phase(ABC, Generic[Row]):
             await self._wake.wait()
             self._wake.clear()
             while self.queue:
-                if self._last_size in LINGER_SIZES and len(self.queue) < LINGER_SIZES.stop:
-                    await asyncio.sleep(LINGER_S)
+                if self._last_size in LINGER_SIZES:
+                    await self._linger()
                 taken = [self.queue.popleft() for _ in range(min(len(self.queue), BATCH_MAX))]
                 self.in_flight = [waiting for waiting in taken if self.still_wanted(waiting)]
                 await self._write(self.in_flight)
                 self._last_size = len(self.in_flight)
                 self.in_flight = []
+
+    async def _linger(self) -> None:
+        """Let those come along who are on their way."""
+        for _ in range(LINGER_TURNS):
+            if len(self.queue) >= LINGER_SIZES.stop:
+                return
+            await asyncio.sleep(0)
 
     def stop(self) -> None:
         """Let `run` end once the queue is empty."""

@@ -10,12 +10,14 @@ from metering.store.base import Lane, Locked, Store, Unavailable, WriterState
 
 class LossyStore:
     """Passes everything on to a real store. `lose_answers` of the next batches are applied and then reported as failed;
-    `lose_requests` fail before they arrive; `lock` that many times a batch is refused for a lock."""
+    `lose_requests` fail before they arrive; `lock` that many times a batch is refused for a lock. `batches`: how many rows
+    each batch had that was sent."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.lose_answers = self.lose_requests = self.lock = self.lock_corrections = 0
         self.lanes_opened = 0
+        self.batches: list[int] = []
 
     async def open_lane(self, name: str) -> Lane:
         self.lanes_opened += 1
@@ -43,13 +45,13 @@ class LossyLane:
     async def hold(
         self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
     ) -> set[UUID]:
-        self._before()
+        self._before(rows)
         return self._after(await self._lane.hold(writer, seq, rows, contribution))
 
     async def settle(
         self, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
     ) -> set[UUID]:
-        self._before()
+        self._before(rows)
         return self._after(await self._lane.settle(writer, seq, rows, contribution))
 
     async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
@@ -79,7 +81,8 @@ class LossyLane:
     async def close(self) -> None:
         await self._lane.close()
 
-    def _before(self) -> None:
+    def _before(self, rows: Sequence[HoldRow | EventRow]) -> None:
+        self._network.batches.append(len(rows))
         if self._broken:
             raise Unavailable("this connection is broken")
         if self._network.lock > 0:
