@@ -14,9 +14,10 @@ from metering.extract.base import (
     kind_of,
     merge_latest,
 )
+from metering.extract.costs import reported_cost
 from metering.extract.counts import text_or_none
 from metering.extract.shape_anthropic import read_anthropic
-from metering.extract.shapes import read_usage, reported_cost
+from metering.extract.shapes import read_usage
 from pricing.usage import Usage
 
 _TERMINAL = frozenset({"message_stop", "error"})

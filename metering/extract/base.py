@@ -90,7 +90,7 @@ class Reading:
             source = "none"
         elif counted.unknown_sides:
             source = "reported_partial"
-        tier, is_batch = normal_tier(service_tier)
+        tier, is_batch = (None, False) if service_tier is None else normal_tier(service_tier)
         known = source != "none"
         return Usage(
             buckets=counted.buckets if known else {},
@@ -99,8 +99,8 @@ class Reading:
             model_served=served,
             parts=counted.parts if known else (),
             service_tier=tier,
-            speed=normal_word(speed),
-            region=normal_word(region),
+            speed=None if speed is None else normal_word(speed),
+            region=None if region is None else normal_word(region),
             batch=batch or is_batch,
             byok=byok,
             source=source,

@@ -38,13 +38,23 @@ class Counters:
         self.flawed = True
         self.repair(rule)
 
+    def take(self, counted: "Counted") -> None:
+        """What was noted while a part of this was read counts here as well."""
+        for rule in counted.rules:
+            self.repair(rule)
+        self.flawed = self.flawed or counted.consistency == "inconsistent"
+
+    @property
+    def consistency(self) -> str:
+        if self.flawed:
+            return "inconsistent"
+        return f"repaired:{self.rules[0]}" if self.rules else "ok"
+
     def counted(self, buckets: dict[str, Any], unknown_sides: tuple[UnknownSide, ...] = ()) -> "Counted":
         """The buckets together with what this reading noted."""
-        rules = self.rules
-        if not rules:
+        if not self.rules:
             return Counted(buckets, "inconsistent" if self.flawed else "ok", unknown_sides)
-        mark = "inconsistent" if self.flawed else f"repaired:{rules[0]}"
-        return Counted(buckets, mark, unknown_sides, rules)
+        return Counted(buckets, self.consistency, unknown_sides, self.rules)
 
     def read(self, source: Mapping[str, Any], *keys: str) -> int | None:
         """The first of `keys` that holds a counter."""

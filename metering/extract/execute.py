@@ -139,7 +139,7 @@ class ExecuteStream:
 
     def usage(self, events_seen: int, complete: bool) -> Usage:
         facts = self._facts
-        ids = {"execution_id": facts["execution_id"], "task_type": facts["task_type"]}
+        ids: dict[str, Any] = {"execution_id": facts["execution_id"], "task_type": facts["task_type"]}
         model, tier = facts["model"], facts["service_tier"]
         if self._usage is None:
             return self._reading.estimated(

@@ -1,15 +1,22 @@
-"""OpenAI Chat Completions: usage on the body; in a stream on the last chunk before `[DONE]`, when it was asked for."""
+"""OpenAI Chat Completions: usage on the body; in a stream on the last chunk before `[DONE]`, when it was asked for.
+
+Most other providers and gateways speak it as well. What they add is read here (`x_groq`, `usage_breakdown`) or in
+`metering.extract.shape_openai`; how they count differently is told by arithmetic, else by `metering.extract.profiles`.
+"""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
 
 from metering.estimate import RequestFacts
 from metering.extract.base import UNREADABLE, Reading, decode_body, is_done, merge_latest
+from metering.extract.costs import reported_cost
 from metering.extract.counts import text_or_none
+from metering.extract.parts import with_breakdown
 from metering.extract.shape_openai import read_openai
-from metering.extract.shapes import read_usage, reported_cost
+from metering.extract.shapes import read_usage
 from pricing.usage import Usage
 
 
@@ -17,12 +24,15 @@ class Body(msgspec.Struct):
     model: Any = None
     service_tier: Any = None
     usage: Any = None
+    usage_breakdown: Any = None
+    x_groq: Any = None
 
 
 class _Chunk(msgspec.Struct):
     model: Any = None
     service_tier: Any = None
     usage: Any = None
+    usage_breakdown: Any = None
     choices: Any = None
     x_groq: Any = None
 
@@ -33,8 +43,8 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 class OpenAIChat:
     name = "openai_chat"
-    version = 1
-    extractor = "openai_chat/1"
+    version = 2
+    extractor = "openai_chat/2"
     native_errors: Literal["openai", "anthropic"] | None = "openai"
     has_output = True
 
@@ -50,29 +60,73 @@ def usage_of_body(reading: Reading, body: bytes) -> Usage:
     fields = decode_body(_decode, Body, body)
     if fields is None:
         return reading.nothing()
-    return usage_of_fields(reading, fields.usage, fields.model, fields.service_tier)
+    usage, breakdown = _usage_and_breakdown(fields)
+    return usage_of_fields(reading, usage, fields.model, fields.service_tier, breakdown=breakdown, text=body)
 
 
 def usage_of_fields(
-    reading: Reading, usage: Any, model: Any, service_tier: Any, *, final: bool = True, **more: Any
+    reading: Reading,
+    usage: Any,
+    model: Any,
+    service_tier: Any,
+    *,
+    final: bool = True,
+    breakdown: Any = None,
+    text: bytes = b"",
+    cost: Decimal | None = None,
+    **more: Any,
 ) -> Usage:
-    """The usage that an object says, with the tier that was really used (which the answer says, not the request)."""
+    """The usage that an object says, with the tier that was really used (which the answer says, not the request).
+
+    `breakdown` says what each of several models used. `text` is the JSON that held the usage; where it is gone, `cost`
+    is what the provider reported in it.
+    """
     if type(usage) is not dict and not isinstance(
         usage, Mapping
     ):  # the abstract check alone takes a third of a µs
         return reading.nothing(
-            model, raw=usage, consistency="ok" if usage is None else "inconsistent", **more
+            model,
+            raw=usage,
+            consistency="ok" if usage is None else "inconsistent",
+            service_tier=service_tier,
+            **more,
         )
-    counted = read_openai(usage) if "prompt_tokens" in usage else read_usage(usage)
+    read = read_openai if "prompt_tokens" in usage else read_usage
+    counted = read(usage, reading.provider, text_or_none(model) or reading.facts.model or "")
+    raw: Mapping[str, Any] = usage
+    if breakdown is not None:
+        counted, raw = with_breakdown(counted, breakdown, reading.provider, usage)
+    if cost is None:
+        cost = reported_cost(usage, text)
     return reading.reported(
         counted,
-        usage,
+        raw,
         model,
         source="reported" if final else "reported_partial",
-        service_tier=text_or_none(service_tier) or text_or_none(usage.get("service_tier")),
-        reported_cost=reported_cost(usage),
+        service_tier=text_or_none(service_tier) or _tier_of(usage),
+        byok=usage.get("is_byok") is True,
+        reported_cost=cost if cost or final else None,  # an interim chunk says 0 for not yet
         **more,
     )
+
+
+def _tier_of(usage: Mapping[str, Any]) -> Any:
+    """Mistral says it in the usage; Google's OpenAI-compatible endpoint in a corner of it."""
+    tier = usage.get("service_tier")
+    if tier is None and "extra_properties" in usage:
+        google = usage["extra_properties"]
+        google = google.get("google") if isinstance(google, dict) else None
+        tier = google.get("traffic_type") if isinstance(google, dict) else None
+    return tier
+
+
+def _usage_and_breakdown(fields: Body | _Chunk) -> tuple[Any, Any]:
+    """Groq has a place of its own for both, which it uses in streams whether usage was asked for or not."""
+    usage, breakdown, groq = fields.usage, fields.usage_breakdown, fields.x_groq
+    if isinstance(groq, dict):
+        usage = groq.get("usage") if usage is None else usage
+        breakdown = groq.get("usage_breakdown") if breakdown is None else breakdown
+    return usage, breakdown
 
 
 class ChatStream:
@@ -85,6 +139,8 @@ class ChatStream:
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._usage: Mapping[str, Any] | None = None
+        self._breakdown: Any = None
+        self._cost: Decimal | None = None
         self._model: str | None = None
         self._service_tier: str | None = None
         self._began = False  # an answer has been seen, not just an error or noise
@@ -101,12 +157,13 @@ class ChatStream:
         self._began = self._began or isinstance(chunk.choices, list)
         self._model = text_or_none(chunk.model) or self._model
         self._service_tier = text_or_none(chunk.service_tier) or self._service_tier
-        usage = chunk.usage
-        if usage is None and isinstance(chunk.x_groq, dict):
-            usage = chunk.x_groq.get("usage")
+        usage, breakdown = _usage_and_breakdown(chunk)
         if isinstance(usage, dict):
             self._usage = merge_latest(self._usage, usage)
             self._final = self._final or chunk.choices == []
+            cost = reported_cost(usage, data)
+            self._cost = self._cost if cost is None else cost
+        self._breakdown = self._breakdown if breakdown is None else breakdown
         return False
 
     def is_terminal(self, event: bytes, data: bytes) -> bool:
@@ -117,4 +174,7 @@ class ChatStream:
             seen = events_seen if self._began else 0
             return self._reading.estimated(self._model, seen, more={"service_tier": self._service_tier})
         final = self._final or complete
-        return usage_of_fields(self._reading, self._usage, self._model, self._service_tier, final=final)
+        return usage_of_fields(
+            self._reading, self._usage, self._model, self._service_tier,
+            final=final, breakdown=self._breakdown, cost=self._cost,
+        )  # fmt: skip

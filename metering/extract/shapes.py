@@ -1,7 +1,6 @@
 """Which shape a usage object has, told by its field names, and how each shape becomes disjoint buckets."""
 
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from metering.extract.counts import Counted, Counters, put
@@ -18,12 +17,12 @@ _ANTHROPIC_ONLY = frozenset(
         "iterations",
     }
 )
-_TICKS_PER_USD = Decimal(10) ** 10
 
 
-def read_usage(usage: Mapping[str, Any]) -> Counted:
-    """Disjoint buckets of a usage object of any known shape."""
-    return _reader(usage)(usage)
+def read_usage(usage: Mapping[str, Any], provider: str = "", model: str = "") -> Counted:
+    """Disjoint buckets of a usage object of any known shape; see `read_openai` for what provider and model are for."""
+    read = _reader(usage)
+    return read_openai(usage, provider, model) if read is read_openai else read(usage)
 
 
 def _reader(usage: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Counted]:
@@ -85,20 +84,3 @@ def _read_own(usage: Mapping[str, Any]) -> Counted:
     return read_openai(
         {"prompt_tokens": usage.get("tokens_input"), "completion_tokens": usage.get("tokens_output")}
     )
-
-
-def reported_cost(usage: Mapping[str, Any]) -> Decimal | None:
-    """What the provider says the call cost, in USD: evidence beside our own rating, never our price."""
-    value: Any = usage.get("cost")
-    if isinstance(value, dict):
-        value = value.get("total_cost")
-    divisor = Decimal(1)
-    if value is None:
-        value, divisor = usage.get("cost_in_usd_ticks"), _TICKS_PER_USD
-    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        return None
-    try:
-        cost = Decimal(str(value)) / divisor  # the shortest text of a float is the text that was sent
-    except (InvalidOperation, ValueError):
-        return None
-    return cost if cost.is_finite() and cost >= 0 else None

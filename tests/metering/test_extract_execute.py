@@ -135,8 +135,10 @@ def test_the_buckets_of_a_side_add_up_to_its_headline(
         "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written, "audio_tokens": audio},
         "completion_tokens_details": {"reasoning_tokens": reasoning},
     })  # fmt: skip
-    assert usage.tokens_input == prompt
-    assert usage.tokens_output == completion + (reasoning if beside else 0)
+    assert usage.tokens_input == prompt + (cached + written if "cache_additive" in usage.rules else 0)
+    assert usage.tokens_output == completion + (reasoning if "reasoning_additive" in usage.rules else 0)
+    if beside and reasoning and reasoning != cached + written:
+        assert "reasoning_additive" in usage.rules
     assert all(count >= 0 for count in usage.buckets.values())
 
 

@@ -25,7 +25,7 @@ def test_a_chat_answer_becomes_disjoint_buckets() -> None:
     assert usage.buckets == CHAT_BUCKETS
     assert (usage.tokens_input, usage.tokens_output, usage.tokens_total) == (1200, 300, 1500)
     assert (usage.model_requested, usage.model_served, usage.model) == ("asked-for", "gpt-5.6", "gpt-5.6")
-    assert (usage.provider, usage.service_tier, usage.extractor) == ("openai", None, "openai_chat/1")
+    assert (usage.provider, usage.service_tier, usage.extractor) == ("openai", None, "openai_chat/2")
     assert (usage.source, usage.consistency, usage.raw) == ("reported", "ok", CHAT_USAGE)
 
 

@@ -1,0 +1,48 @@
+"""What a provider says a call cost: evidence beside our own rating, and never our price."""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from pricing.money import EXACT
+
+_TICKS_PER_USD = Decimal(10) ** 10  # xAI
+_COST_MAX = Decimal(10) ** 17  # what the columns beside it can hold
+_DIGITS_MAX = 64
+_WRITTEN = re.compile(rb'"(?:total_)?cost"\s*:\s*(\d[\d.eE+-]*)')
+
+
+def reported_cost(usage: Mapping[str, Any], text: bytes = b"") -> Decimal | None:
+    """The amount in USD that a usage object names, None where it names none that makes sense.
+
+    `text` is the JSON that the object was decoded from: the number is taken from there, digit by digit, since a float
+    no longer says all of them. Without it the shortest text that means the float is taken.
+    """
+    value: Any = usage.get("cost")
+    divisor = None
+    if value is None:
+        value, divisor = usage.get("cost_in_usd_ticks"), _TICKS_PER_USD
+        if value is None:
+            return None
+    if isinstance(value, dict):
+        value = value.get("total_cost")
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return None
+    cost = _as_written(value, text) if isinstance(value, float) else Decimal(value)
+    if not cost.is_finite() or not 0 <= cost < _COST_MAX or len(str(cost)) > _DIGITS_MAX:
+        return None
+    return EXACT.divide(cost, divisor) if divisor else cost
+
+
+def _as_written(value: float, text: bytes) -> Decimal:
+    """The digits of the last cost in `text` that means `value`. Text that quotes one is escaped and does not match."""
+    for digits in reversed(_WRITTEN.findall(text)):
+        try:
+            if msgspec.json.decode(digits) == value:
+                return Decimal(digits.decode())
+        except msgspec.DecodeError:
+            continue
+    return Decimal(repr(value))
