@@ -47,6 +47,11 @@ class Waiting(Generic[Row]):
         self.answer.set_result(value)
         return True
 
+    def refuse(self, reason: Exception) -> None:
+        """Answer with an exception, where somebody waits."""
+        if not self.answer.done():
+            self.answer.set_exception(reason)
+
 
 Batch = list[Waiting[Row]]
 

@@ -18,6 +18,7 @@ from uuid import UUID
 
 import msgspec
 
+from metering.claim import is_complete
 from metering.clean import clean_event, clean_hold
 from metering.context import Terms, context_of
 from metering.estimate import RequestFacts
@@ -25,7 +26,7 @@ from metering.gate import Account
 from metering.ids import instant_of, uuid7
 from metering.rated import ZERO, rate_event
 from metering.routes import Route
-from metering.rows import EventRow, HoldRow, Status
+from metering.rows import Claim, EventRow, HoldRow, Status
 from pricing.money import decimal_string
 from pricing.pricelist import RateCard
 from pricing.usage import Usage
@@ -48,6 +49,8 @@ class Call(msgspec.Struct, gc=True):
     endpoint: str
     method: str
     user_id: str = ""
+    key: str = ""  # the Idempotency-Key it came with
+    claim: Claim | None = None  # what that stands for
     reported: Usage | None = None  # what the application itself says; wins over extraction
     ended: bool = False
 
@@ -61,7 +64,7 @@ class Call(msgspec.Struct, gc=True):
                 api_key_hash=account.api_key_hash, user_id=self.user_id, task_type=self.facts.task_type or "",
                 endpoint=self.endpoint, method=self.method, feature=self.route.feature,
                 provider=self.route.provider, model=self.facts.model or "",
-                tokens_input=self.facts.tokens_input_estimate, request_id=self.request_id,
+                tokens_input=self.facts.tokens_input_estimate, request_id=self.request_id, claim=self.claim,
             )
         )  # fmt: skip
 
@@ -93,6 +96,9 @@ class Call(msgspec.Struct, gc=True):
         )  # fmt: skip
         if not used:
             _apply_policy(row, status_code)
+        if self.key:
+            row.idempotency_key = self.key
+            row.claim = self.claim if _has_to_be_paid(row) else None
         row.created_at = instant_of(row.id)
         return clean_event(row)
 
@@ -136,6 +142,11 @@ def usage_headers(row: EventRow, *, shows_cost: bool) -> list[tuple[bytes, bytes
 
 def _status(status: Status, used: bool) -> Status:
     return "error_after_output" if status == "error" and used else status
+
+
+def _has_to_be_paid(row: EventRow) -> bool:
+    """Whether an attempt under a key is one to pay for. One that failed leaves that to a later one."""
+    return row.usage_source != "none" and (row.charge_total != 0 or is_complete(row))
 
 
 def _apply_policy(row: EventRow, status_code: int | None) -> None:

@@ -1,6 +1,8 @@
 """What a price depends on besides the buckets, as it is kept on an event, so that the event can be rated again.
 
-A column holds each of them that was said, and nothing else: the ordinary case is an empty document.
+A column holds each of them that was said, and nothing else: the ordinary case is an empty document. An attempt under an
+idempotency key also has what its settle decided: `repeat_of`, the event that answered, or `charged_before`, what an attempt
+that was cut short has been charged already (`metering.store.claims`).
 """
 
 from collections.abc import Mapping
@@ -22,6 +24,7 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
     cost_book: str = "cost"
     list_book: str = "list"
     free: bool = False  # by a rule of ours the customer pays nothing, whatever was used
+    charged_before: Decimal = Decimal(0)  # for an attempt under the same key that was cut short
 
 
 ORDINARY = Terms()
@@ -101,8 +104,13 @@ def usage_of(event: Evidence) -> Usage:
 
 
 def terms_of(event: Evidence) -> Terms:
-    """The terms on which the event was rated when it was made."""
-    return msgspec.convert(event.context.get("terms", {}), Terms)
+    """The terms on which the event was rated when it was made, with what its idempotency key made of them."""
+    context = event.context
+    terms = msgspec.convert(context.get("terms", {}), Terms)
+    if "repeat_of" in context:
+        return msgspec.structs.replace(terms, free=True)
+    before = _amount(context.get("charged_before"))
+    return msgspec.structs.replace(terms, charged_before=before) if before else terms
 
 
 def _part(part: UsagePart) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from metering.ids import NIL
-from metering.rows import EVENT_COLUMNS, Amendment, CorrectionRow, EventRow
+from metering.rows import EVENT_COLUMNS, Amendment, CorrectionRow, EventRow, KeyMove
 from pricing.money import decimal_string
 
 LATE_SETTLEMENT = "settled after sweep"
@@ -72,9 +72,12 @@ def correction(
     return _row(new, differences(old, new, columns), sums, revision=revision, at=at, reason=reason, run=run)
 
 
-def late_settlement(swept: EventRow, written: Sequence[Written], truth: EventRow) -> Amendment | None:
+def late_settlement(
+    swept: EventRow, written: Sequence[Written], truth: EventRow, key: KeyMove | None = None
+) -> Amendment | None:
     """What a settlement makes of the swept event of its call, or None where that was done before. One correction takes back
-    what counted for the event until now and one books the truth: another model may have served than the sweep assumed."""
+    what counted for the event until now and one books the truth: another model may have served than the sweep assumed.
+    `truth` is what the call's idempotency key left of it, `key` how that moves with it."""
     if any(one.reason == LATE_SETTLEMENT for one in written):
         return None
     now = as_corrected(swept, [one.new for one in written])
@@ -84,7 +87,7 @@ def late_settlement(swept: EventRow, written: Sequence[Written], truth: EventRow
     booked = msgspec.structs.replace(truth, id=swept.id)
     return Amendment(
         customer_id=swept.customer_id, event_id=swept.id, created_at=swept.created_at, occurred_at=truth.occurred_at,
-        provider=truth.provider, model=truth.model, missing=truth.missing, revision=revision,
+        provider=truth.provider, model=truth.model, missing=truth.missing, revision=revision, key=key,
         corrections=(
             _row(now, {}, taken_back, revision=revision + 1, at=at, reason=LATE_SETTLEMENT),
             _row(booked, said, sums_of(truth), revision=revision + 2, at=at, reason=LATE_SETTLEMENT),

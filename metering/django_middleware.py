@@ -139,7 +139,7 @@ class MeteringEntry:
             return None
         return self._meter.routes.match(request.method or "", request.path)
 
-    def _body(self, request: HttpRequest) -> bytes:
+    def _body(self, request: HttpRequest) -> bytes | None:
         """What the admission wants of the body. Read where the request runs: a slow upload must not keep the private loop
         from the other calls. In an asynchronous host Django has received all of it before."""
         return _body(request, self._meter.request_bytes_max)
@@ -159,13 +159,14 @@ class MeteringEntry:
         if isinstance(call, Call):
             await self._meter.recorder.release(call.hold())
 
-    async def _admit(self, route: Route, request: HttpRequest, body: bytes) -> Call | Refusal:
+    async def _admit(self, route: Route, request: HttpRequest, body: bytes | None) -> Call | Refusal:
         at, headers = self._meter.now(), _headers(request)
         account = await self._meter.identify(headers, at)
         if isinstance(account, Refusal):
             return account
         return await self._meter.admit(
             route, account, at=at, headers=headers, body=body, path=request.path, method=request.method or "",
+            query=str(request.META.get("QUERY_STRING") or "").encode("utf-8", "surrogateescape"),
         )  # fmt: skip
 
     def _refusal(self, refusal: Refusal, route: Route, request: HttpRequest) -> HttpResponse:
@@ -219,11 +220,11 @@ def _headers(request: HttpRequest) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _body(request: HttpRequest, bytes_max: int) -> bytes:
+def _body(request: HttpRequest, bytes_max: int) -> bytes | None:
     """The request's body where Django lets us have it; a larger one passes unread, like one that broke off or that
     somebody has read as a form before us."""
     try:
         length = int(request.headers.get("content-length") or 0)
-        return request.body if length <= bytes_max else b""
+        return request.body if length <= bytes_max else None
     except (ValueError, RequestDataTooBig, UnreadablePostError, RawPostDataException):
-        return b""
+        return None

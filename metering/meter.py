@@ -12,14 +12,15 @@ from datetime import datetime
 
 from metering import metrics
 from metering.call import Call
+from metering.claim import HEADER as KEY_HEADER, claim_of
 from metering.clean import TEXT_LIMITS, clean_text
 from metering.drains import Drains
 from metering.estimate import RequestFacts, read_request
 from metering.extract import WireFormat, read_header, wire_format
 from metering.gate import Account, Gate
 from metering.ids import uuid7
-from metering.problem import Refusal, credits_do_not_cover, metering_unavailable
-from metering.recorder import Recorder, RecorderUnavailable
+from metering.problem import Refusal, credits_do_not_cover, idempotency_conflict, metering_unavailable
+from metering.recorder import KeyConflict, Recorder, RecorderUnavailable
 from metering.routes import Route, RouteTable
 from metering.rows import EventRow, Status
 from pricing.pricelist import CurrentCard
@@ -64,13 +65,14 @@ class Meter:
         *,
         at: datetime,
         headers: Headers,
-        body: bytes,
+        body: bytes | None,  # None: it is not all there
         path: str,
         method: str,
+        query: bytes = b"",
     ) -> Call | Refusal:
         """Step 2, may they: commit the hold. What comes back is the call, which has to be settled, or the refusal."""
         wanted = dict(headers)
-        facts = self._facts(route, path, body, wanted)
+        facts = self._facts(route, path, body or b"", wanted)
         call_id = uuid7(at)
         call = Call(
             id=call_id, at=at, route=route, account=account, facts=facts,
@@ -78,12 +80,21 @@ class Meter:
             endpoint=path, method=method,
             user_id=wanted.get(b"x-end-user", b"").decode("utf-8", "replace") or facts.user_id or "",
         )  # fmt: skip
+        key = wanted.get(KEY_HEADER)
+        if key:
+            call.key = key.decode("utf-8", "replace")
+            call.claim = claim_of(
+                key, method=method, path=path, query=query, body=body,
+                content_type=wanted.get(b"content-type", b""),
+            )  # fmt: skip
         started = time.perf_counter()
         try:
             admitted = await self.recorder.hold(call.hold())
         except RecorderUnavailable as error:
             log.error("call refused, its hold cannot be recorded: %s", error)
             return self._refused(metering_unavailable())
+        except KeyConflict:
+            return self._refused(idempotency_conflict())
         metrics.hold_seconds.observe(time.perf_counter() - started)
         if not admitted:
             contribution = self.gate.hold([call.hold()])

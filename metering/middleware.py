@@ -61,9 +61,10 @@ class MeteringMiddleware:
             account,
             at=at,
             headers=headers,
-            body=body if whole else b"",
+            body=body,
             path=scope["path"],
             method=scope["method"],
+            query=scope.get("query_string", b""),
         )
         if isinstance(call, Refusal):
             return await self._refuse(call, route, scope, send)
@@ -149,8 +150,8 @@ class _Lifespan:
                 await self._send({"type": "lifespan.shutdown.complete"})
 
 
-async def read_ahead(receive: Receive, bytes_max: int) -> tuple[bytes, list[Message], bool] | None:
-    """The request's body as far as it is read for its model, the messages to replay, and whether it is whole.
+async def read_ahead(receive: Receive, bytes_max: int) -> tuple[bytes | None, list[Message], bool] | None:
+    """The request's body (None where it is too long to be read), the messages to replay, and whether they are all.
 
     None when the client has gone.
     """
@@ -165,11 +166,11 @@ async def read_ahead(receive: Receive, bytes_max: int) -> tuple[bytes, list[Mess
         if not message.get("more_body", False):
             break
         if size > bytes_max:
-            return b"", messages, False
+            return None, messages, False
     body = (
         messages[0].get("body", b"") if len(messages) == 1 else b"".join(m.get("body", b"") for m in messages)
     )
-    return (body if size <= bytes_max else b""), messages, True
+    return (body if size <= bytes_max else None), messages, True
 
 
 def _metered_scope(scope: Scope, response: MeteredResponse) -> Scope:

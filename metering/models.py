@@ -269,14 +269,21 @@ class QuarantinedRow(models.Model):
 
 
 class IdempotencyKey(models.Model):
-    """Which ingested event a key stands for; kept for ever (hashes only). The unique key decides between duplicates."""
+    """What an idempotency key stands for; kept for ever (hashes only). The unique key decides between duplicates.
+
+    Of an ingested event it says which one. Of a call, which may have been sent several times under it, the event of the
+    attempt that answered, and the most that one attempt came to: see `metering.store.claims`. The hashes of the two kinds
+    differ, so that one text may name both an event and a call.
+    """
 
     id = models.BigAutoField(primary_key=True)
     customer_id = models.UUIDField()
     key_hash = models.BinaryField(max_length=16)
     payload_hash = models.BinaryField(max_length=16)
-    event_id = models.UUIDField()
+    event_id = models.UUIDField(null=True, help_text="none as long as no attempt has answered")
     occurred_at = models.DateTimeField()
+    charged = AmountField(null=True, help_text="of a call: the dearest attempt so far")
+    counted = AmountField(null=True, help_text="of a call: the same of its quantity")
 
     class Meta:
         db_table = "idempotency_keys"

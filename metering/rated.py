@@ -50,6 +50,8 @@ def rate_event(
     else:
         charge = rate_usage(card, usage, book=terms.list_book, at=at)
         charges, charged, currency = (cost, charge), charge.total, charge.currency or currency
+        if charged is not None and terms.charged_before:
+            charged = max(ZERO, charged - terms.charged_before)
         status = _pricing_status(cost, charge)
     is_known = cost.total is not None
     return Rated(

@@ -30,8 +30,12 @@ class RecorderUnavailable(Exception):
     """The database cannot take a hold in time. The call must not go out."""
 
 
+class KeyConflict(Exception):
+    """The call's idempotency key was used before with other content. The call must not go out."""
+
+
 class HoldPhase(Phase[HoldRow]):
-    """Writes holds. The answer is whether the call is admitted."""
+    """Writes holds. The answer is whether the call is admitted; a KeyConflict where its idempotency key refuses it."""
 
     name = "hold"
 
@@ -40,13 +44,24 @@ class HoldPhase(Phase[HoldRow]):
     ) -> None:
         super().__init__(store, deadline_s)
         self._gate, self._unclaimed = gate, unclaimed
+        self._conflicting: set[UUID] = set()  # holds of the batch in hand
 
     async def apply(self, lane: Lane, seq: int, batch: Batch[HoldRow]) -> set[UUID]:
         rows = rows_of(batch)
-        return await lane.hold(self.writer, seq, rows, self._gate.hold(rows))
+        done = await lane.hold(self.writer, seq, rows, self._gate.hold(rows))
+        await self._ask_keys(lane, rows, done)
+        return done
 
     async def read_back(self, lane: Lane, batch: Batch[HoldRow]) -> set[UUID]:
-        return await lane.held([(row.customer_id, row.id) for row in rows_of(batch)])
+        rows = rows_of(batch)
+        done = await lane.held([(row.customer_id, row.id) for row in rows])
+        await self._ask_keys(lane, rows, done)
+        return done
+
+    async def _ask_keys(self, lane: Lane, rows: Sequence[HoldRow], done: set[UUID]) -> None:
+        """Which of the refused were refused by their keys. What a key stands for never changes, so it can be asked now."""
+        refused = [row for row in rows if row.id not in done and row.claim is not None]
+        self._conflicting = await lane.conflicting(refused) if refused else set()
 
     def answer(self, batch: Batch[HoldRow], done: set[UUID]) -> Batch[HoldRow]:
         again = []
@@ -54,6 +69,8 @@ class HoldPhase(Phase[HoldRow]):
             if waiting.row.id in done:
                 if not waiting.resolve(True):  # its call gave up or was cancelled: it never goes out
                     self._unclaimed(waiting.row)
+            elif waiting.row.id in self._conflicting:
+                waiting.refuse(KeyConflict())
             elif len(batch) == 1:
                 waiting.resolve(False)
             else:  # the sum of a customer's holds did not fit; each by itself may
@@ -164,8 +181,8 @@ class Recorder:
         self._stopped = False
 
     async def hold(self, row: HoldRow) -> bool:
-        """Commit a hold. False when the gate's SQL did not admit it. Raises RecorderUnavailable; the call must not go out
-        then, and a hold that is committed afterwards is released by itself."""
+        """Commit a hold. False when the gate's SQL did not admit it. Raises KeyConflict and RecorderUnavailable; the call
+        must not go out then, and a hold that is committed afterwards is released by itself."""
         if self._stopped or not self._is_running():
             raise RecorderUnavailable("the recorder has stopped")
         if len(self._holds.queue) >= HOLDS_WAITING_MAX:

@@ -18,6 +18,30 @@ Status = Literal["ok", "error", "error_after_output", "interrupted", "client_dis
 PricingStatus = Literal["priced", "unpriced", "partial", "by_plan"]
 
 
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """An idempotency key as a call brings it along: 128 bits of SHA-256 each, as 32 hex digits; never the key."""
+
+    key_hash: str
+    payload_hash: str
+
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a key: see `metering.store.claims`."""
+
+    payload_hash: str = ""
+    answered_by: UUID | None = None  # the event of the attempt that delivered a whole answer
+    charged: Decimal = Decimal(0)  # the most that an attempt came to
+    counted: Decimal = Decimal(0)  # the same of its quantity
+
+
+class KeyMove(msgspec.Struct, frozen=True, gc=False):
+    """How a key's standing changes together with something else, or nothing does."""
+
+    key_hash: str
+    before: Standing
+    after: Standing
+
+
 class HoldRow(msgspec.Struct, gc=False):
     """A call in flight. The row is the proof that it went out, also where nothing is reserved (`amount` 0)."""
 
@@ -39,6 +63,7 @@ class HoldRow(msgspec.Struct, gc=False):
     model: str = ""  # as requested
     tokens_input: int | None = None  # estimate from the request, for the sweep of an orphan
     request_id: str = ""
+    claim: Claim | None = None  # claimed with the hold; a key that stands for another payload refuses it
 
 
 class EventRow(msgspec.Struct, gc=False):
@@ -95,6 +120,7 @@ class EventRow(msgspec.Struct, gc=False):
     missing: dict[str, list[str]] | None = (
         None  # by price book, what a rate could still price; then listed as unpriced
     )
+    claim: Claim | None = None  # where there is something to pay: its key decides what of it is charged
 
 
 class CorrectionRow(msgspec.Struct, gc=False):
@@ -144,10 +170,13 @@ class Amendment(msgspec.Struct, gc=False):
     revision: int  # that the event had when it was read; 0: it was never corrected
     corrections: tuple[CorrectionRow, ...] = ()
     card_version: int = 0  # the newest rate card that was asked
+    key: KeyMove | None = (
+        None  # of the call's idempotency key; where it stands otherwise by now, nothing is written
+    )
 
 
-# Columns of usage_events; the rest of an EventRow says where else it counts and which hold it ends.
-NOT_STORED = frozenset({"hold_id", "hold_at", "day", "plan", "missing"})
+# Columns of usage_events; the rest of an EventRow says where else it counts, which hold it ends and which key it answers.
+NOT_STORED = frozenset({"hold_id", "hold_at", "day", "plan", "missing", "claim"})
 EVENT_COLUMNS = tuple(name for name in EventRow.__struct_fields__ if name not in NOT_STORED)
-HOLD_COLUMNS = HoldRow.__struct_fields__
+HOLD_COLUMNS = tuple(name for name in HoldRow.__struct_fields__ if name != "claim")
 CORRECTION_COLUMNS = CorrectionRow.__struct_fields__

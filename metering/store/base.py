@@ -50,12 +50,16 @@ class Lane(Protocol):
     async def hold(
         self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
     ) -> set[UUID]:
-        """Write holds; the ids of those admitted."""
+        """Write holds; the ids of those admitted. A hold whose key stands for another payload is not."""
+
+    async def conflicting(self, rows: Sequence[HoldRow]) -> set[UUID]:
+        """The ids of those holds whose key stands for another payload."""
 
     async def settle(
         self, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
     ) -> set[UUID]:
-        """End holds and write their events with daily usage; the hold ids that were still there (others: nothing done)."""
+        """End holds and write their events with daily usage; the hold ids that were still there (others: nothing done).
+        A row with a key is changed to what of it counts, as soon as that is committed (`metering.store.claims`)."""
 
     async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
         """For settlements whose hold was swept: correct the swept event to the truth. The hold ids that are accounted

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from metering.corrections import Written, late_settlement, sums_of
 from metering.gate import Contribution
-from metering.rows import Amendment, CorrectionRow, EventRow, HoldRow
+from metering.rows import Amendment, CorrectionRow, EventRow, HoldRow, KeyMove, Standing
+from metering.store import claims
 from metering.store.base import SequenceRefused, WriterState
 from metering.store.sql import DAILY_KEY, DAILY_SUMS
 
@@ -32,6 +33,7 @@ class MemoryStore:
             lambda: dict.fromkeys(DAILY_SUMS, Decimal(0))
         )
         self.writers: dict[UUID, WriterState] = {}
+        self.keys: dict[tuple[UUID, str], Standing] = {}
 
     async def open_lane(self, name: str) -> "MemoryLane":
         return MemoryLane(self)
@@ -59,16 +61,18 @@ class MemoryLane:
         self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
     ) -> set[UUID]:
         self._advance(writer, seq, contribution)
-        self._store.holds.update((row.id, row) for row in rows)
-        return {row.id for row in rows}
+        admitted = [row for row in rows if self._claims(row)]
+        self._store.holds.update((row.id, row) for row in admitted)
+        return {row.id for row in admitted}
 
     async def settle(
         self, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
     ) -> set[UUID]:
         self._advance(writer, seq, contribution)
         ended = {row.hold_id for row in rows if self._store.holds.pop(row.hold_id, None) is not None}
-        for row in rows:
+        for row in sorted(rows, key=lambda row: (row.customer_id, row.hold_id)):
             if row.hold_id in ended:
+                self._book(row)
                 self._store.events[row.id] = row
                 if row.missing is not None:
                     self._store.unpriced[row.id] = row.missing
@@ -83,9 +87,10 @@ class MemoryLane:
                 written = [
                     Written(one.revision, one.reason, one.new) for one in self._store.corrections[swept.id]
                 ]
-                amendment = late_settlement(swept, written, row)
-                if amendment is not None:
-                    self._amend(amendment)
+                move, booking = claims.move_of(row, self._standing(row), swept.id)
+                amendment = late_settlement(swept, written, claims.booked_row(row, booking), move)
+                if amendment is not None and self._amend(amendment):
+                    claims.apply(row, booking)
                 accounted.add(row.hold_id)
         return accounted
 
@@ -94,6 +99,9 @@ class MemoryLane:
 
     async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
         return {row.hold_id for row in rows if row.id in self._store.events}
+
+    async def conflicting(self, rows: Sequence[HoldRow]) -> set[UUID]:
+        return {row.id for row in rows if not self._claims(row)}
 
     async def release(self, rows: Sequence[HoldRow]) -> None:
         for row in rows:
@@ -120,6 +128,26 @@ class MemoryLane:
             raise SequenceRefused(f"{seq} is not the next number of writer {writer}")
         self._store.writers[writer] = WriterState(seq=seq, fenced=False)
 
+    def _claims(self, row: HoldRow) -> bool:
+        """Claim the row's key for its payload. False when it stands for another one."""
+        if row.claim is None:
+            return True
+        key, mine = (row.customer_id, row.claim.key_hash), Standing(row.claim.payload_hash)
+        return self._store.keys.setdefault(key, mine).payload_hash == row.claim.payload_hash
+
+    def _book(self, row: EventRow) -> None:
+        """Change a row with a key to what of it counts."""
+        move, booking = claims.move_of(row, self._standing(row), row.id)
+        self._move(row.customer_id, move)
+        claims.apply(row, booking)
+
+    def _standing(self, row: EventRow) -> Standing | None:
+        return self._store.keys.get((row.customer_id, row.claim.key_hash)) if row.claim is not None else None
+
+    def _move(self, customer_id: UUID, move: KeyMove | None) -> None:
+        if move is not None:
+            self._store.keys[customer_id, move.key_hash] = move.after
+
     def _swept_event(self, row: EventRow) -> EventRow | None:
         hold = str(row.hold_id)
         candidates = (e for e in self._store.events.values() if e.status == "interrupted" and e.id != row.id)
@@ -131,6 +159,10 @@ class MemoryLane:
             return False  # somebody else was first
         if not amendment.corrections and amendment.event_id not in self._store.unpriced:
             return False
+        key = amendment.key
+        if key is not None and self._store.keys[amendment.customer_id, key.key_hash] != key.before:
+            return False
+        self._move(amendment.customer_id, key)
         for row in amendment.corrections:
             written.append(row)
             self._add(row, {name: getattr(row, name) for name in DAILY_SUMS})

@@ -19,8 +19,18 @@ from psycopg import errors
 
 from metering.corrections import Written, event_from, late_settlement
 from metering.gate import Contribution
-from metering.rows import CORRECTION_COLUMNS, EVENT_COLUMNS, HOLD_COLUMNS, Amendment, EventRow, HoldRow
+from metering.rows import (
+    CORRECTION_COLUMNS,
+    EVENT_COLUMNS,
+    HOLD_COLUMNS,
+    Amendment,
+    EventRow,
+    HoldRow,
+    Standing,
+)
+from metering.store import claims
 from metering.store.base import BadRow, Locked, SequenceRefused, StoreError, Unavailable, WriterState
+from metering.store.postgres_claims import ANSWERED, CLAIMED, CONFLICTING, KEPT, MOVED, STANDING, booked
 from metering.store.sql import (
     CORRECTION_LIST,
     DAILY_ADD,
@@ -68,7 +78,7 @@ _SPECIAL = {
     "cost_input": "numeric", "cost_output": "numeric", "cost_total": "numeric", "charge_total": "numeric",
 }  # fmt: skip
 
-_DOCUMENTS = frozenset({"rows", "corrections"})  # parameters that go in as JSON
+_DOCUMENTS = frozenset({"rows", "corrections", "keys"})  # parameters that go in as JSON
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
 
@@ -76,19 +86,21 @@ def _record(fields: Iterable[str]) -> str:
     return ", ".join(f"{name} {_SPECIAL.get(name, 'text')}" for name in fields)
 
 
-_EVENT_RECORD = _record(EventRow.__struct_fields__)
-_HOLD_RECORD = _record(HoldRow.__struct_fields__)
+_EVENT_FIELDS = tuple(name for name in EventRow.__struct_fields__ if name != "claim")
+_EVENT_RECORD = _record(_EVENT_FIELDS)
+_HOLD_RECORD = _record(HOLD_COLUMNS)
+_CLAIM = ", claim json"
 _WRITER_CTE = f"w as ({WRITER_UPSERT.format(writer='%(writer)s', seq='%(seq)s')} returning id)"
-_SUMS_OF_ROWS = ", ".join(f"sum({text}) as {name}" for name, text in event_sums("r").items())
 _DAILY_UPSERT = f"on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD}"
 
 
 @cache
-def _hold_sql(ctes: str | None) -> str:
+def _hold_sql(ctes: str | None, keyed: bool) -> str:
     return f"""
 with {_WRITER_CTE},
-asked as materialized (
-    select * from json_to_recordset(%(rows)s::json) as x({_HOLD_RECORD}) where exists (select 1 from w)),
+{"given" if keyed else "asked"} as materialized (
+    select * from json_to_recordset(%(rows)s::json) as x({_HOLD_RECORD}{_CLAIM if keyed else ""}) where exists (select 1 from w)),
+{CLAIMED if keyed else ""}
 {ctes or "admitted as (select customer_id, id from asked)"},
 h as (insert into usage_holds ({HOLD_LIST}, writer_id)
     select {", ".join("a." + name for name in HOLD_COLUMNS)}, %(writer)s
@@ -97,57 +109,65 @@ select id from h"""
 
 
 @cache
-def _settle_sql(ctes: str | None, has_unpriced: bool) -> str:
-    key = ", ".join("r." + name for name in DAILY_KEY_LIST.split(", "))
+def _settle_sql(ctes: str | None, has_unpriced: bool, keyed: bool) -> str:
+    b = "b" if keyed else "r"
+    ended = f"{b} join ended d on d.customer_id = {b}.customer_id and d.id = {b}.hold_id"
+    key = ", ".join(f"{b}.{name}" for name in DAILY_KEY_LIST.split(", "))
+    sums = ", ".join(f"sum({text}) as {name}" for name, text in event_sums(b).items())
     return f"""
 with {_WRITER_CTE},
-r as materialized (select * from json_to_recordset(%(rows)s::json) as x({_EVENT_RECORD})),
+r as materialized (select * from json_to_recordset(%(rows)s::json) as x({_EVENT_RECORD}{_CLAIM if keyed else ""})),
 locked as materialized (
     select h.customer_id, h.id from usage_holds h join r on h.customer_id = r.customer_id and h.id = r.hold_id
     where exists (select 1 from w) order by h.customer_id, h.id for update of h),
 ended as (delete from usage_holds h using locked l where h.customer_id = l.customer_id and h.id = l.id
     returning h.customer_id, h.id, h.amount),
+{booked(_EVENT_FIELDS) if keyed else ""}
 events as (insert into usage_events ({EVENT_LIST})
-    select {", ".join("r." + name for name in EVENT_COLUMNS)}
-    from r join ended d on d.customer_id = r.customer_id and d.id = r.hold_id
-    order by r.customer_id, r.created_at, r.id returning id),
-{_LISTED if has_unpriced else ""}
+    select {", ".join(f"{b}.{name}" for name in EVENT_COLUMNS)} from {ended}
+    order by {b}.customer_id, {b}.created_at, {b}.id returning id),
+{_listed(b, ended) if has_unpriced else ""}
 rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_LIST})
-    select {key}, min(r.currency), {_SUMS_OF_ROWS}
-    from r join ended d on d.customer_id = r.customer_id and d.id = r.hold_id
+    select {key}, min({b}.currency), {sums} from {ended}
     where (select count(*) from events) > 0
     group by {key} order by {key} {_DAILY_UPSERT} returning 1)
-{_booked(ctes)}
-select id from ended"""
+{_balances(ctes, b, ended)}
+select {ANSWERED + ended if keyed else "id from ended"}"""
 
 
-# Fresh rows, for which nobody can be waiting: they need no place in the order of locks.
-_LISTED = f"""listed as (insert into usage_unpriced ({UNPRICED_LIST})
-    select {unpriced_values("r.")} from r join ended d on d.customer_id = r.customer_id and d.id = r.hold_id
-    where r.missing is not null),"""
+def _listed(b: str, ended: str) -> str:
+    """Fresh rows, for which nobody can be waiting: they need no place in the order of locks."""
+    return f"""listed as (insert into usage_unpriced ({UNPRICED_LIST})
+    select {unpriced_values(f"{b}.")} from {ended} where {b}.missing is not null),"""
 
 
-def _booked(ctes: str | None) -> str:
+def _balances(ctes: str | None, b: str, ended: str) -> str:
     if ctes is None:
         return ""
-    return f""", booked as materialized (select r.customer_id, sum(d.amount) as held, sum(coalesce(r.charge_total, 0)) as charge
-    from r join ended d on d.customer_id = r.customer_id and d.id = r.hold_id
-    where (select count(*) from rolled) > 0 group by r.customer_id), {ctes}"""
+    return f""", booked as materialized (select {b}.customer_id, sum(d.amount) as held, sum(coalesce({b}.charge_total, 0)) as charge
+    from {ended} where (select count(*) from rolled) > 0 group by {b}.customer_id), {ctes}"""
 
 
-_STATE = tuple(name for name in Amendment.__struct_fields__ if name != "corrections")
+_STATE = tuple(name for name in Amendment.__struct_fields__ if name not in {"corrections", "key"})
 # Another who corrected the event meanwhile has taken its next revision: then nothing of the amendment is written. A second
 # correction of an event follows its first one only. Locks in the order of their classes: the list of what is unpriced, the
 # corrections, daily usage.
 _CORRECTED = f"returning {CORRECTION_LIST}"
-_AMEND = f"""
+
+
+@cache
+def _amend_sql(keyed: bool) -> str:
+    return f"""
 with s as materialized (select * from json_to_recordset(%(rows)s::json) as x(steps integer, {_record(_STATE)})),
 c as materialized (select * from json_to_recordset(%(corrections)s::json) as x(step integer, {_record(CORRECTION_COLUMNS)})),
+{KEPT if keyed else ""}
 locked as materialized (select u.customer_id, u.event_id from usage_unpriced u join s using (customer_id, event_id)
-    order by u.customer_id, u.event_id for update of u),
+    {"where (select count(*) from kept) >= 0" if keyed else ""} order by u.customer_id, u.event_id for update of u),
 firsts as (insert into usage_corrections ({CORRECTION_LIST})
-    select {CORRECTION_LIST} from c where c.step = 1 and (select count(*) from locked) >= 0 order by customer_id, event_id
+    select {CORRECTION_LIST} from c where c.step = 1 and (select count(*) from locked) >= 0
+    {"and (customer_id, event_id) not in (select customer_id, event_id from stale)" if keyed else ""} order by customer_id, event_id
     on conflict (customer_id, event_id, revision) do nothing {_CORRECTED}),
+{MOVED if keyed else ""}
 seconds as (insert into usage_corrections ({CORRECTION_LIST})
     select {", ".join("c." + name for name in CORRECTION_COLUMNS)} from c join firsts f using (customer_id, event_id)
     where c.step = 2 order by c.customer_id, c.event_id {_CORRECTED}),
@@ -168,6 +188,7 @@ rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_
     group by {DAILY_KEY_LIST} order by {DAILY_KEY_LIST} {_DAILY_UPSERT})
 select event_id from done"""
 
+
 # The swept event of a call is found by the hold's id, which it carries as execution_id, among those made since the hold was.
 _SWEPT = f"""select r.hold_id, {", ".join("e." + name for name in EVENT_COLUMNS)}
 from json_to_recordset(%(rows)s::json) as r({_EVENT_RECORD})
@@ -175,7 +196,9 @@ join usage_events e on e.customer_id = r.customer_id and e.execution_id = r.hold
 where e.status = 'interrupted' and e.id <> r.id"""
 _CORRECTIONS_OF = """select revision, reason, new from usage_corrections
 where customer_id = %(customer)s and event_id = %(event)s order by revision"""
-_SETTLED = f"""select r.hold_id from json_to_recordset(%(rows)s::json) as r({_EVENT_RECORD})
+_SETTLED = f"""select r.hold_id, e.context ?| array['repeat_of', 'charged_before'], e.charge_total, e.quantity, e.pricing_status,
+    (e.context ->> 'repeat_of')::uuid, coalesce((e.context ->> 'charged_before')::numeric, 0)
+from json_to_recordset(%(rows)s::json) as r({_EVENT_RECORD})
 join usage_events e on e.customer_id = r.customer_id and e.created_at = r.created_at and e.id = r.id"""
 _PAIRS = "select * from json_to_recordset(%(rows)s::json) as x(customer_id uuid, id uuid)"
 _HELD = f"select h.id from usage_holds h join ({_PAIRS}) p using (customer_id, id)"
@@ -191,15 +214,17 @@ class PostgresLane:
     async def hold(
         self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
     ) -> set[UUID]:
-        sql = _hold_sql(contribution.ctes if contribution else None)
+        sql = _hold_sql(contribution.ctes if contribution else None, _keyed(rows))
         return await self._ids(sql, {"writer": writer, "seq": seq, "rows": rows})
 
     async def settle(
         self, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
     ) -> set[UUID]:
         has_unpriced = any(row.missing is not None for row in rows)
-        sql = _settle_sql(contribution.ctes if contribution else None, has_unpriced)
-        return await self._ids(sql, {"writer": writer, "seq": seq, "rows": rows})
+        keyed = _keyed(rows)
+        sql = _settle_sql(contribution.ctes if contribution else None, has_unpriced, keyed)
+        parameters = {"writer": writer, "seq": seq, "rows": rows}
+        return await self._booked(sql, parameters, rows) if keyed else await self._ids(sql, parameters)
 
     async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
         cursor = await self._run(_SWEPT, {"rows": rows})
@@ -208,9 +233,13 @@ class PostgresLane:
             swept = event_from(dict(zip(EVENT_COLUMNS, values, strict=True)))
             found = await self._run(_CORRECTIONS_OF, {"customer": swept.customer_id, "event": swept.id})
             written = [Written(*one) for one in await found.fetchall()]
-            amendment = late_settlement(swept, written, truth[hold_id])
-            if amendment is not None and not await self.amend([amendment]):
-                raise Locked(f"event {swept.id} is being corrected by somebody else")
+            row = truth[hold_id]
+            move, booking = claims.move_of(row, await self._standing(row), swept.id)
+            amendment = late_settlement(swept, written, claims.booked_row(row, booking), move)
+            if amendment is not None:
+                if not await self.amend([amendment]):
+                    raise Locked(f"event {swept.id} or its key is being changed by somebody else")
+                claims.apply(row, booking)
             accounted.add(hold_id)
         return accounted | await self.settled(rows)
 
@@ -224,10 +253,19 @@ class PostgresLane:
             {name: getattr(one, name) for name in _STATE} | {"steps": len(one.corrections)}
             for one in amendments
         ]
-        return await self._ids(_AMEND, {"rows": states, "corrections": corrections})
+        keys = [
+            {"customer_id": one.customer_id, "event_id": one.event_id, **msgspec.structs.asdict(one.key)}
+            for one in amendments
+            if one.key is not None
+        ]
+        parameters = {"rows": states, "corrections": corrections, "keys": keys}
+        return await self._ids(_amend_sql(bool(keys)), parameters)
 
     async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
-        return await self._ids(_SETTLED, {"rows": rows})
+        return await self._booked(_SETTLED, {"rows": rows}, rows)
+
+    async def conflicting(self, rows: Sequence[HoldRow]) -> set[UUID]:
+        return await self._ids(CONFLICTING, {"rows": rows})
 
     async def release(self, rows: Sequence[HoldRow]) -> None:
         await self._run(_RELEASE, {"rows": [{"customer_id": row.customer_id, "id": row.id} for row in rows]})
@@ -261,6 +299,22 @@ class PostgresLane:
         except Exception:  # noqa: BLE001  it may be broken in any way; what counts is that it is never used again
             return
 
+    async def _standing(self, row: EventRow) -> Standing | None:
+        if row.claim is None:
+            return None
+        parameters = {"customer": row.customer_id, "key": row.claim.key_hash}
+        found = await (await self._run(STANDING, parameters)).fetchone()
+        return Standing(row.claim.payload_hash, *found) if found else None
+
+    async def _booked(self, sql: str, parameters: dict[str, Any], rows: Sequence[EventRow]) -> set[UUID]:
+        """The hold ids that a statement names; a row that its key changed is told what was booked."""
+        found = {told[0]: told[1:] for told in await (await self._run(sql, parameters)).fetchall()}
+        for row in rows:
+            judged, *booking = found.get(row.hold_id, (False,))
+            if judged:
+                claims.apply(row, claims.Booking(*booking))
+        return set(found)
+
     async def _ids(self, sql: str, parameters: dict[str, Any]) -> set[UUID]:
         cursor = await self._run(sql, parameters)
         return {found[0] for found in await cursor.fetchall()}
@@ -273,6 +327,10 @@ class PostgresLane:
                 return await self._connection.execute(sql, parameters)
         except Exception as error:
             raise translated(error) from error
+
+
+def _keyed(rows: Sequence[EventRow] | Sequence[HoldRow]) -> bool:
+    return any(row.claim is not None for row in rows)
 
 
 def _text_of(rows: Any) -> str:

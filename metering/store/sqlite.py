@@ -33,6 +33,7 @@ from metering.rows import (
     EventRow,
     HoldRow,
 )
+from metering.store import claims, sqlite_claims
 from metering.store.base import BadRow, Locked, SequenceRefused, StoreError, Unavailable, WriterState
 from metering.store.postgres import quarantine_text
 from metering.store.sql import (
@@ -204,18 +205,27 @@ class SqliteLane:
     async def settle(
         self, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
     ) -> set[UUID]:
-        return await self._run(lambda db: self._settle(db, writer, seq, rows, contribution))
+        return _told(await self._run(lambda db: self._settle(db, writer, seq, rows, contribution)), rows)
 
     async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
-        return await self._run(lambda db: self._correct(db, rows))
+        return _told(await self._run(lambda db: self._correct(db, rows)), rows)
 
     async def amend(self, amendments: Sequence[Amendment]) -> set[UUID]:
         return await self._run(lambda db: {one.event_id for one in amendments if _amend(db, one)})
 
     async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
-        return await self._run(
-            lambda db: {row.hold_id for row in rows if _event_exists(db, row)}, writes=False
-        )
+        def act(db: sqlite3.Connection) -> Ended:
+            return {
+                row.hold_id: sqlite_claims.booking_of_event(db, row) for row in rows if _event_exists(db, row)
+            }
+
+        return _told(await self._run(act, writes=False), rows)
+
+    async def conflicting(self, rows: Sequence[HoldRow]) -> set[UUID]:
+        def act(db: sqlite3.Connection) -> set[UUID]:
+            return {row.id for row in rows if sqlite_claims.conflicts(db, row)}
+
+        return await self._run(act, writes=False)
 
     async def release(self, rows: Sequence[HoldRow]) -> None:
         def act(db: sqlite3.Connection) -> None:
@@ -310,6 +320,8 @@ class SqliteLane:
         admitted = set()
         for row in sorted(rows, key=lambda row: (row.customer_id, row.id)):
             parameters = parameters_of(row)
+            if row.claim is not None and not sqlite_claims.claim(db, row, parameters["created_at"]):
+                continue
             parameters["writer"] = writer.hex
             if contribution is None or _admits(db, contribution, parameters):
                 db.execute(_INSERT_HOLD, parameters)
@@ -323,9 +335,9 @@ class SqliteLane:
         seq: int,
         rows: Sequence[EventRow],
         contribution: Contribution | None,
-    ) -> set[UUID]:
+    ) -> "Ended":
         db.execute(_WRITER, {"writer": writer.hex, "seq": seq})
-        ended = set()
+        ended: Ended = {}
         for row in sorted(rows, key=lambda row: (row.customer_id, row.hold_id)):
             parameters = parameters_of(row)
             if contribution is not None:
@@ -335,20 +347,25 @@ class SqliteLane:
                 parameters["held"] = found[0] if found else 0
             if db.execute(_END_HOLD, parameters).rowcount != 1:
                 continue
+            booking = None
+            if row.claim is not None:
+                move, booking = claims.move_of(row, sqlite_claims.standing_of(db, row), row.id)
+                sqlite_claims.move(db, row.customer_id, move)
+                parameters.update(parameters_of(claims.booked_row(row, booking)))
             db.execute(_INSERT_EVENT, parameters)
             if row.missing is not None:
                 db.execute(_LIST_UNPRICED, parameters)
             _roll(db, _roll_event(), parameters)
             for statement in contribution.row_statements if contribution else ():
                 db.execute(statement, parameters)
-            ended.add(row.hold_id)
+            ended[row.hold_id] = booking
         return ended
 
-    def _correct(self, db: sqlite3.Connection, rows: Sequence[EventRow]) -> set[UUID]:
-        accounted = set()
+    def _correct(self, db: sqlite3.Connection, rows: Sequence[EventRow]) -> "Ended":
+        accounted: Ended = {}
         for row in rows:
             if _event_exists(db, row):
-                accounted.add(row.hold_id)
+                accounted[row.hold_id] = sqlite_claims.booking_of_event(db, row)
                 continue
             found = db.execute(_SWEPT, parameters_of(row) | {"hold_text": str(row.hold_id)}).fetchone()
             if found is not None:
@@ -356,13 +373,27 @@ class SqliteLane:
                     {name: restored(name, value) for name, value in zip(EVENT_COLUMNS, found, strict=True)}
                 )
                 written = db.execute(_CORRECTIONS_OF, [row.customer_id.hex, swept.id.hex]).fetchall()
+                move, booking = claims.move_of(row, sqlite_claims.standing_of(db, row), swept.id)
                 amendment = late_settlement(
-                    swept, [Written(number, reason, _decode(new)) for number, reason, new in written], row
+                    swept,
+                    [Written(number, reason, _decode(new)) for number, reason, new in written],
+                    claims.booked_row(row, booking),
+                    move,
                 )
                 if amendment is not None:
                     _amend(db, amendment)
-                accounted.add(row.hold_id)
+                accounted[row.hold_id] = booking if amendment is not None else None
         return accounted
+
+
+Ended = dict[UUID, claims.Booking | None]  # what became of a row, by its hold; None where it counts as it is
+
+
+def _told(ended: Ended, rows: Sequence[EventRow]) -> set[UUID]:
+    """The hold ids; a row that its key changed is told what was booked, now that it is committed."""
+    for row in rows:
+        claims.apply(row, ended.get(row.hold_id))
+    return set(ended)
 
 
 def _amend(db: sqlite3.Connection, amendment: Amendment) -> bool:
@@ -370,8 +401,10 @@ def _amend(db: sqlite3.Connection, amendment: Amendment) -> bool:
     state = {
         name: adapted(getattr(amendment, name))
         for name in amendment.__struct_fields__
-        if name != "corrections"
+        if name not in {"corrections", "key"}
     }
+    if amendment.key is not None and sqlite_claims.has_moved(db, amendment.customer_id, amendment.key):
+        return False
     if not amendment.corrections and db.execute(_UNCHANGED, state).fetchone() is None:
         return False
     for row in amendment.corrections:
@@ -379,6 +412,7 @@ def _amend(db: sqlite3.Connection, amendment: Amendment) -> bool:
         if db.execute(_INSERT_CORRECTION, line).rowcount != 1:
             return False  # only ever the first one: who took the second had taken the first
         _roll(db, _ROLL_CORRECTION, line)
+    sqlite_claims.move(db, amendment.customer_id, amendment.key)
     db.execute(_CLOSE_UNPRICED if amendment.missing is None else _REOPEN_UNPRICED, state)
     return True
 

@@ -54,6 +54,9 @@ class LossyLane:
         self._before(rows)
         return self._after(await self._lane.settle(writer, seq, rows, contribution))
 
+    async def conflicting(self, rows: Sequence[HoldRow]) -> set[UUID]:
+        return await self._lane.conflicting(rows)
+
     async def correct(self, rows: Sequence[EventRow]) -> set[UUID]:
         if self._network.lock_corrections > 0:
             self._network.lock_corrections -= 1

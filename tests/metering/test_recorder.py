@@ -15,7 +15,7 @@ from metering.clean import clean_event
 from metering.gate import Contribution, OpenGate
 from metering.models import DailyUsage, Hold, QuarantinedRow, UsageCorrection, UsageEvent, Writer
 from metering.recorder import Recorder, RecorderUnavailable
-from metering.rows import EventRow, HoldRow
+from metering.rows import Claim, EventRow, HoldRow
 from metering.store import Store
 from metering.wiring import current_store
 from tests.metering.rows import NOON, PAYER, STRANGER, a_hold, an_event
@@ -453,5 +453,19 @@ def test_a_gate_moves_its_balance_in_the_recorders_own_transaction(
 
     run(store, act, PurseGate())
     assert purse(PAYER) == Decimal("0.99964")  # 1 − 3 × 0.00012
+    with connection.cursor() as cursor:
+        cursor.execute("drop table purse")
+
+
+def test_a_repeat_under_one_key_burns_no_balance(store: Store, purse: Callable[[UUID], Decimal]) -> None:
+    claim = Claim("1" * 32, "a" * 32)
+    holds = [a_hold(amount=Decimal("0.3"), claim=claim) for _ in range(3)]
+
+    async def act(recorder: Recorder) -> None:
+        await asyncio.gather(*map(recorder.hold, holds))
+        await asyncio.gather(*(recorder.settle(an_event(hold, claim=claim)) for hold in holds))
+
+    run(store, act, PurseGate())
+    assert purse(PAYER) == Decimal("0.99988")  # 1 − 1 × 0.00012: three holds come back, one charge is burnt
     with connection.cursor() as cursor:
         cursor.execute("drop table purse")
