@@ -11,7 +11,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
-from pricing.models import ModelAlias, PriceBook, Rate
+from pricing.conditions import Conditions
+from pricing.models import LINE_FIELDS, ModelAlias, PriceBook, Rate
 from pricing.money import decimal_string
 
 if TYPE_CHECKING:
@@ -65,9 +66,10 @@ class RateAdmin(RatesAdmin):
             self.message_user(request, "Choose one rate that is still in force.", messages.ERROR)
             return None
         rate = chosen[0]
+        given = {name: getattr(rate, name) for name in (*LINE_FIELDS[1:], *Conditions.__struct_fields__)}
         values = {
-            "book": rate.book_id, "provider": rate.provider, "model": rate.model, "bucket": rate.bucket,
-            "input_above": rate.input_above, "per": rate.per, "price": decimal_string(rate.price), "supersedes": rate.pk,
+            "book": rate.book_id, **{name: value for name, value in given.items() if value},
+            "per": rate.per, "price": decimal_string(rate.price), "supersedes": rate.pk,
         }  # fmt: skip
         return redirect(f"{reverse('admin:tollgate_pricing_rate_add')}?{urlencode(values)}")
 
@@ -113,10 +115,10 @@ class _SuccessorForm(ModelForm):  # type: ignore[type-arg]
         self.superseded = Rate.objects.open().filter(pk=self.superseded_id).first()
         if self.superseded is None:
             raise ValidationError("This rate has been superseded already.")
-        line = ("book", "provider", "model", "bucket", "input_above")
+        line = ("book", *LINE_FIELDS[1:], *Conditions.__struct_fields__)
         if any(name in data and data[name] != getattr(self.superseded, name) for name in line):
             raise ValidationError(
-                "A successor prices the same thing: book, provider, model, bucket and input_above stay."
+                "A successor prices the same thing: book, provider, model, bucket and all conditions stay."
             )
         if "effective_from" in data and data["effective_from"] <= self.superseded.effective_from:
             raise ValidationError(f"It must begin after {self.superseded.effective_from:%Y-%m-%d %H:%M} UTC.")

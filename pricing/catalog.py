@@ -1,6 +1,7 @@
 """The catalogue as a whole: shipped price files in, rate card out."""
 
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -10,8 +11,9 @@ from typing import Any
 import msgspec
 from django.db import transaction
 
+from pricing.conditions import EXACT, Conditions, Match
 from pricing.models import CatalogueVersion, ModelAlias, PriceBook, Rate
-from pricing.money import EXACT, decimal_string
+from pricing.money import EXACT as EXACTLY, decimal_string
 from pricing.pricelist import Rate as CardRate, RateCard
 from pricing.units import is_billable, is_token
 
@@ -25,13 +27,13 @@ class PriceFileError(ValueError):
     """A shipped price file says something that cannot be a price; the message names file, model and key."""
 
 
-class PriceEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One shipped price: of one bucket of one model, from one date on."""
+class PriceEntry(Conditions, frozen=True, kw_only=True):
+    """One shipped price: of one bucket of one model, under its conditions, from one date on."""
 
     provider: str
     model: str
+    match: Match = EXACT
     bucket: str
-    input_above: int
     price: Decimal  # of `per`
     per: int
     currency: str
@@ -40,11 +42,6 @@ class PriceEntry(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     source_date: date
     note: str
-
-    @property
-    def key(self) -> tuple[str, str, str, int, datetime]:
-        """What identifies a rate within a book."""
-        return (self.provider, self.model, self.bucket, self.input_above, self.effective_from)
 
 
 class PriceFiles(msgspec.Struct, frozen=True):
@@ -73,16 +70,12 @@ def load_rate_card() -> RateCard:
         (provider, alias): model
         for provider, alias, model in ModelAlias.objects.values_list("provider", "alias", "model")
     }
-    columns = (
-        "id", "book__slug", "provider", "model", "bucket", "price", "per", "book__currency",
-        "effective_from", "effective_to", "input_above",
-    )  # fmt: skip
     names = CardRate.__struct_fields__
-    rates = (
-        CardRate(**dict(zip(names, row, strict=True)))
-        for row in Rate.objects.order_by("id").values_list(*columns)
+    columns = [{"book": "book__slug", "currency": "book__currency"}.get(name, name) for name in names]
+    rows = Rate.objects.order_by("id").values_list(*columns)
+    return RateCard.compile(
+        (CardRate(**dict(zip(names, row, strict=True))) for row in rows), aliases, version
     )
-    return RateCard.compile(rates, aliases, version)
 
 
 def read_price_files() -> PriceFiles:
@@ -107,7 +100,7 @@ def import_prices(book: str = "cost", *, markup_percent: Decimal = Decimal(0)) -
     A price that begins after the one in force ends it. What an operator has set otherwise stays and is named in the result.
     """
     files = read_price_files()
-    factor = EXACT.divide(EXACT.add(Decimal(100), markup_percent), Decimal(100))
+    factor = EXACTLY.divide(EXACTLY.add(Decimal(100), markup_percent), Decimal(100))
     with transaction.atomic():
         CatalogueVersion.bump()
         target, _ = PriceBook.objects.get_or_create(slug=book, defaults={"name": _BOOK_NAMES.get(book, book)})
@@ -171,7 +164,9 @@ def _midnight(day: date) -> datetime:
 
 
 def _raised(entry: PriceEntry, factor: Decimal) -> PriceEntry:
-    return entry if factor == 1 else msgspec.structs.replace(entry, price=EXACT.multiply(entry.price, factor))
+    return (
+        entry if factor == 1 else msgspec.structs.replace(entry, price=EXACTLY.multiply(entry.price, factor))
+    )
 
 
 def _import_aliases(aliases: dict[tuple[str, str], str]) -> None:
@@ -184,8 +179,11 @@ def _import_aliases(aliases: dict[tuple[str, str], str]) -> None:
 
 
 def _import_entries(book: PriceBook, entries: Iterable[PriceEntry]) -> ImportResult:
-    known = {_key(rate): rate for rate in Rate.objects.filter(book=book)}
-    latest = {key[:4]: rate for key, rate in sorted(known.items(), key=lambda item: item[1].effective_from)}
+    lines: dict[int, list[Rate]] = defaultdict(
+        list
+    )  # the rates of each line as they were set first, the oldest first
+    for rate in Rate.objects.filter(book=book, revision=0).order_by("effective_from"):
+        lines[rate.line].append(rate)
     new: list[Rate] = []
     kept: list[str] = []
     ended = unchanged = 0
@@ -194,20 +192,21 @@ def _import_entries(book: PriceBook, entries: Iterable[PriceEntry]) -> ImportRes
             raise PriceFileError(
                 f"{entry.model} is priced in {entry.currency}, the book {book} in {book.currency}"
             )
-        same, last = known.get(entry.key), latest.get(entry.key[:4])
+        rate = _rate(book, entry)
+        line = lines[rate.line]
+        same = next((known for known in line if known.effective_from == entry.effective_from), None)
+        last = line[-1] if line else None
         if same is not None and same.price == entry.price:
             unchanged += 1
             ended += _end(same, entry.effective_to)
-        elif same is not None or (
-            last is not None and entry.effective_from < (last.effective_to or last.effective_from)
-        ):
+        elif same is not None or (last is not None and entry.effective_from < _settled_until(last)):
             there = last if same is None else same
             kept.append(f"{there}, not {decimal_string(entry.price)} from {entry.effective_from:%Y-%m-%d}")
         else:
             if last is not None:
                 ended += _end(last, entry.effective_from)
-            latest[entry.key[:4]] = _rate(book, entry)
-            new.append(latest[entry.key[:4]])
+            line.append(rate)
+            new.append(rate)
     Rate.objects.bulk_create(new)
     return ImportResult(len(new), ended, unchanged, tuple(kept))
 
@@ -218,20 +217,15 @@ def _settled_until(rate: Rate) -> datetime:
 
 
 def _end(rate: Rate, at: datetime | None) -> int:
-    """End a stored rate that is still open; 1 if that was so."""
+    """End a stored rate that is still open, and with it what corrects it; 1 if that was so."""
     if rate._state.adding or rate.effective_to is not None or at is None:
         return 0
     rate.effective_to = at
-    return Rate.objects.filter(pk=rate.pk).end(at)
-
-
-def _key(rate: Rate) -> tuple[str, str, str, int, datetime]:
-    return (rate.provider, rate.model, rate.bucket, rate.input_above, rate.effective_from.astimezone(UTC))
+    return min(Rate.objects.same_line(rate).end(at), 1)
 
 
 def _rate(book: PriceBook, entry: PriceEntry) -> Rate:
-    return Rate(
-        book=book, provider=entry.provider, model=entry.model, bucket=entry.bucket, input_above=entry.input_above,
-        price=entry.price, per=entry.per, effective_from=entry.effective_from, effective_to=entry.effective_to,
-        source=entry.source, source_date=entry.source_date, note=entry.note,
-    )  # fmt: skip
+    given = {name: getattr(entry, name) for name in PriceEntry.__struct_fields__ if name != "currency"}
+    rate = Rate(book=book, **given)
+    rate.line = rate.line_key()
+    return rate

@@ -9,11 +9,28 @@ from django.db import models, transaction
 from django.db.models import F, Q
 
 from pricing import clock
+from pricing.conditions import (
+    EXACT,
+    PREFIX,
+    Conditions,
+    conditions_of,
+    describe,
+    line_key,
+    problem_with_word,
+)
 from pricing.fields import AmountField
-from pricing.money import EXACT, decimal_string
+from pricing.hours import WEEKDAYS, is_zone, weekday_set
+from pricing.money import EXACT as EXACTLY, decimal_string
 from pricing.units import is_billable
 
 ONE_ROW = 1  # the id of the only row of a table that has one
+LINE_FIELDS = (
+    "book_id",
+    "provider",
+    "model",
+    "match",
+    "bucket",
+)  # with the conditions: what has one price at a time
 
 
 class CatalogueVersion(models.Model):
@@ -81,6 +98,8 @@ class RateQuerySet(models.QuerySet["Rate"]):
     def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list["Rate"]:
         with transaction.atomic():
             CatalogueVersion.bump()
+            for rate in objs:
+                rate.line = rate.line_key()
             return super().bulk_create(objs, *args, **kwargs)
 
     def open(self) -> Self:
@@ -92,17 +111,12 @@ class RateQuerySet(models.QuerySet["Rate"]):
         return models.QuerySet.update(self.open().filter(effective_from__lt=at), effective_to=at)
 
     def same_line(self, rate: "Rate") -> Self:
-        """All rates for what `rate` prices: at any instant at most one of them holds."""
-        return self.filter(
-            book_id=rate.book_id, provider=rate.provider, model=rate.model, bucket=rate.bucket,
-            input_above=rate.input_above,
-        )  # fmt: skip
+        """All rates for what `rate` prices, under its conditions: at any instant at most one of them counts."""
+        return self.filter(line=rate.line_key())
 
     def overlapping(self, rate: "Rate") -> Self:
-        """Other rates for the same thing that hold at some instant of `rate`."""
-        found = self.same_line(rate).filter(
-            Q(effective_to__isnull=True) | Q(effective_to__gt=rate.effective_from)
-        )
+        """Other rates that hold at some instant of the span of `rate`."""
+        found = self.filter(Q(effective_to__isnull=True) | Q(effective_to__gt=rate.effective_from))
         if rate.effective_to is not None:
             found = found.filter(effective_from__lt=rate.effective_to)
         return found.exclude(pk=rate.pk)
@@ -114,8 +128,26 @@ class Rate(models.Model):
     book = models.ForeignKey(PriceBook, on_delete=models.PROTECT, related_name="rates")
     provider = models.CharField(max_length=64, help_text="openai, anthropic, google, demo, …")
     model = models.CharField(max_length=200)
+    match = models.CharField(
+        max_length=8, choices=[(EXACT, "exact name"), (PREFIX, "beginning of a name")], default=EXACT
+    )
     bucket = models.CharField(
-        max_length=64, help_text="in_uncached, in_cache_read, out_visible, web_search, …"
+        max_length=64, help_text="in_uncached, in_cache_read, out_visible, web_search, request, …"
+    )
+    byok = models.BooleanField(
+        "own key", default=False, help_text="only for calls that the caller's own upstream key pays for"
+    )
+    batch = models.BooleanField(default=False, help_text="only for calls of a batch")
+    service_tier = models.CharField(
+        max_length=32, blank=True, help_text="flex, priority, …; empty: any, here and below"
+    )
+    speed = models.CharField(max_length=32, blank=True, help_text="fast, …")
+    region = models.CharField(max_length=32, blank=True, help_text="us, eu, …")
+    weekdays = models.CharField(max_length=27, blank=True, help_text="mon,tue or mon-fri")
+    time_from = models.TimeField(null=True, blank=True, help_text="of the day; may be later than its end")
+    time_to = models.TimeField(null=True, blank=True)
+    time_zone = models.CharField(
+        max_length=64, blank=True, help_text="by whose clock, with weekdays or times: Asia/Shanghai"
     )
     input_above = models.BigIntegerField(
         default=0, help_text="holds only for calls that read more tokens than this, then for all their tokens"
@@ -128,6 +160,16 @@ class Rate(models.Model):
     source_date = models.DateField(null=True, blank=True, help_text="when it was read there")
     note = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=clock.now, editable=False)
+    # A number for book, provider, model, match, bucket and conditions: what at any instant has one price.
+    line = models.BigIntegerField(editable=False)
+    revision = models.PositiveSmallIntegerField(
+        default=0,
+        editable=False,
+        help_text="of rates of one line that hold at the same time the highest counts",
+    )
+    corrects = models.ForeignKey(
+        "self", on_delete=models.PROTECT, related_name="corrected_by", null=True, blank=True, editable=False
+    )
 
     objects: ClassVar = RateQuerySet.as_manager()
 
@@ -136,12 +178,12 @@ class Rate(models.Model):
         ordering: ClassVar = ["provider", "model", "bucket", "input_above", "effective_from"]
         constraints: ClassVar = [
             models.UniqueConstraint(
-                fields=["book", "provider", "model", "bucket", "input_above", "effective_from"],
-                name="tollgate_rates_once",
+                fields=["line", "revision", "effective_from"], name="tollgate_rates_once"
             ),
             models.CheckConstraint(condition=Q(price__gte=Decimal(0)), name="tollgate_rates_price"),
             models.CheckConstraint(condition=Q(per__gt=0), name="tollgate_rates_per"),
             models.CheckConstraint(condition=Q(input_above__gte=0), name="tollgate_rates_input_above"),
+            models.CheckConstraint(condition=Q(match__in=[EXACT, PREFIX]), name="tollgate_rates_match"),
             models.CheckConstraint(
                 condition=Q(effective_to__isnull=True) | Q(effective_to__gt=F("effective_from")),
                 name="tollgate_rates_period",
@@ -149,26 +191,73 @@ class Rate(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.provider}/{self.model} {self.bucket}: {decimal_string(self.price)} per {self.per:,}"
+        name = f"{self.model}*" if self.match == PREFIX else self.model
+        conditions = describe(self.conditions)
+        return (
+            f"{self.provider}/{name} {self.bucket}{f' ({conditions})' if conditions else ''}: "
+            f"{decimal_string(self.price)} per {self.per:,}"
+        )
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if not self._state.adding:
             raise TypeError("a rate is never edited; supersede it by a new one")
         with transaction.atomic():
             CatalogueVersion.bump()
-            self.clean_fields()
+            self.clean_fields(exclude={"line"})
             self.clean()
             super().save(*args, **kwargs)
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError("a rate is never deleted; charges refer to it")
 
+    @property
+    def conditions(self) -> Conditions:
+        """What it asks of a call besides its bucket."""
+        return conditions_of(self)
+
+    def line_key(self) -> int:
+        """The number of its line. Set on the row by whatever saves it."""
+        return line_key(self.book_id, self.provider, self.model, self.match, self.bucket, self.conditions)
+
     def clean(self) -> None:
         """Raises ValidationError for what could not be rated by, and for a second rate at the same time."""
+        self.check_conditions()
         self.check_price()
+        self.line = self.line_key()
         begins: Any = self.effective_from  # None where a form was filled in badly
-        if begins is not None and self.book_id and Rate.objects.overlapping(self).exists():
-            raise ValidationError("another rate for the same thing holds at that time; supersede it")
+        if begins is None or not self.book_id:
+            return
+        rivals = Rate.objects.same_line(self).filter(revision=self.revision).overlapping(self)
+        if (other := rivals.first()) is not None:
+            raise ValidationError(
+                f"another rate for the same thing holds at that time; supersede it: {other}"
+            )
+
+    def check_conditions(self) -> None:
+        """Raises ValidationError for conditions under which it would never hold, or that say nothing."""
+        problems: dict[str, str] = {}
+        for name in ("service_tier", "speed", "region"):
+            if problem := problem_with_word(getattr(self, name)):
+                problems[name] = problem
+        try:
+            self.weekdays = weekday_set(self.weekdays)
+        except ValueError as error:
+            problems["weekdays"] = str(error)
+        if self.weekdays.count(",") == len(WEEKDAYS) - 1:
+            problems["weekdays"] = "all days of the week are no condition: leave it empty"
+        if (self.time_from is None) != (self.time_to is None):
+            problems["time_to"] = "a window has a beginning and an end"
+        elif self.time_from is not None and self.time_from == self.time_to:
+            problems["time_to"] = (
+                "a window from a time to the same time is empty, or the whole day: leave both empty"
+            )
+        has_hours = bool(self.weekdays or self.time_from or self.time_to)
+        if has_hours and not is_zone(self.time_zone):
+            problems["time_zone"] = "weekdays and times need a time zone: UTC, Asia/Shanghai, Europe/Berlin …"
+        elif self.time_zone and not has_hours:
+            problems["time_zone"] = "a time zone means nothing without weekdays or times"
+        if problems:
+            raise ValidationError(problems)
 
     def check_price(self) -> None:
         """Raises ValidationError when no exact charge can be computed by this rate, whenever it holds."""
@@ -195,13 +284,14 @@ class Rate(models.Model):
                 raise ValueError(
                     f"{self} cannot be superseded at {at:%Y-%m-%d %H:%M}: it has ended, or began later"
                 )
-            successor = Rate(
-                book_id=self.book_id, provider=self.provider, model=self.model, bucket=self.bucket,
-                input_above=self.input_above, price=price, effective_from=at, **{"per": self.per, **changes},
-            )  # fmt: skip
+            successor = self._of_same_line(price, effective_from=at, **changes)
             successor.save()
         self.effective_to = at
         return successor
+
+    def _of_same_line(self, price: Decimal, **changes: Any) -> "Rate":
+        same = {name: getattr(self, name) for name in (*LINE_FIELDS, *Conditions.__struct_fields__)}
+        return Rate(**{**same, "per": self.per, **changes}, price=price)
 
 
 class ModelAlias(models.Model):
@@ -274,5 +364,5 @@ class ClockOffset(models.Model):
 
 def _divides(price: Decimal, per: int) -> bool:
     """Whether the price of a single one is a finite decimal: then the amount of any quantity is exact."""
-    unit = EXACT.divide(price, Decimal(per))
-    return EXACT.multiply(unit, Decimal(per)) == price and len(unit.as_tuple().digits) < EXACT.prec
+    unit = EXACTLY.divide(price, Decimal(per))
+    return EXACTLY.multiply(unit, Decimal(per)) == price and len(unit.as_tuple().digits) < EXACTLY.prec

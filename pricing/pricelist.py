@@ -1,22 +1,26 @@
 """The rate card: every rate of every price book, compiled for look-up, immutable and swapped whole.
 
-Compiling does all that does not depend on the call: a model's rates are cut into intervals without a change, and in each
-one every bucket already knows the rate that prices it, fall-backs included. A call is then two look-ups and a bisection.
+A name is worked out when it is first asked for: its rates (its own, those of the model that it is another name for, those
+of prefixes) are cut into intervals in which none begins or ends, each a tariff. A call is then a look-up, a comparison
+with the beginning of the current interval, and another look-up. So a new card is ready in milliseconds, however large the
+catalogue, and takes nothing from the calls that go on meanwhile.
 """
 
 import re
 import time
 from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import NamedTuple, Self
+from typing import Self
 
 import msgspec
 
-from pricing.money import EXACT
-from pricing.units import IN_UNCACHED, OUT_VISIBLE, TOKEN_BUCKETS, Side, rate_candidates, side_of
+from pricing.conditions import PREFIX
+from pricing.hours import zone_of
+from pricing.tariff import BucketPrice, ModelPrices, Rate, Tariff
+
+__all__ = ["DATE", "BucketPrice", "CurrentCard", "ModelPrices", "Rate", "RateCard", "Tariff"]
 
 # In an alias: stands for the date of a snapshot, 20250929 or 2025-09-29.
 DATE = "{date}"
@@ -24,131 +28,145 @@ _DATED = re.compile(
     r"(?<=[-@])20\d\d(?:(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])|-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]))$"
 )
 
+# The book of what providers charge us: a call that the caller's own upstream key pays for costs us nothing there, but for
+# what rates with `byok` say.
+COST_BOOK = "cost"
+
+_STRANGERS_MAX = (
+    4096  # names kept that the catalogue does not list: snapshots, those of prefixes, unknown ones
+)
+_NAME_MAX = 256  # a longer name is worked out each time
+
 Aliases = Mapping[tuple[str, str], str]  # (provider, alias) -> model
 
 
-class Rate(msgspec.Struct, frozen=True, kw_only=True):
-    """The price of one bucket of one model in [effective_from, effective_to), in one price book."""
-
-    id: int
-    book: str
-    provider: str
-    model: str
-    bucket: str
-    price: Decimal  # of `per` of them: 2.50 per 1,000,000 tokens
-    per: int
-    currency: str
-    effective_from: datetime
-    effective_to: datetime | None = None  # None: until further notice
-    input_above: int = 0  # holds only for calls that read more tokens than this; then for all their tokens
-
-    @property
-    def unit_price(self) -> Decimal:
-        """Price of a single one, exact."""
-        return EXACT.divide(self.price, Decimal(self.per))
-
-
-class BucketPrice(NamedTuple):
-    """What prices one bucket."""
-
-    unit_price: Decimal  # of a single one
-    rate_id: int
-    side: Side
-
-
-class ModelPrices(msgspec.Struct, frozen=True, gc=False):
-    """All prices of one model in one book while none of them changes."""
-
-    currency: str
-    own: dict[str, BucketPrice]  # by bucket, only the rates as they are
-    buckets: dict[str, BucketPrice]  # by bucket, fall-backs included, for every bucket known by name
-    unit_price_input: Decimal | None  # base rate of one token; None where the model has none
-    unit_price_output: Decimal | None
-    tiers: tuple[
-        tuple[int, "ModelPrices"], ...
-    ] = ()  # (tokens read above which it holds, prices), the highest first
-
-    def for_input(self, tokens: int) -> "ModelPrices":
-        """The prices of a call that reads `tokens`: a long context is billed at its tier from the first token on."""
-        for above, prices in self.tiers:
-            if tokens > above:
-                return prices
-        return self
-
-    def price(self, bucket: str) -> BucketPrice | None:
-        """What prices `bucket`, also one that was not known by name (a new cache time to live); None: no price."""
-        found = self.buckets.get(bucket)
-        if found is not None:
-            return found
-        return next((self.own[name] for name in rate_candidates(bucket) if name in self.own), None)
-
-
 class _History(msgspec.Struct, frozen=True):
-    """The prices of one model over time: `prices[i]` holds from `starts[i]` to the next start; None: no price."""
+    """The tariffs of one name over time: `tariffs[i]` holds from `starts[i]` to the next start; None: no price."""
 
     starts: list[datetime]
-    prices: list[ModelPrices | None]
+    tariffs: list[Tariff | None]
 
-    def at(self, instant: datetime) -> ModelPrices | None:
+    def at(self, instant: datetime) -> Tariff | None:
+        if not self.starts:
+            return None
+        if instant >= self.starts[-1]:
+            return self.tariffs[-1]
         index = bisect_right(self.starts, instant) - 1
-        return self.prices[index] if index >= 0 else None
+        return self.tariffs[index] if index >= 0 else None
+
+
+_UNKNOWN = _History([], [])
 
 
 class RateCard:
     """All rates, compiled. Never changes: new rates make a new card."""
 
-    __slots__ = ("_histories", "_provider_of", "rates", "version")
+    __slots__ = (
+        "_aliases", "_exact", "_histories", "_lengths", "_prefixes", "_provider_of", "_strangers", "rates", "version",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        histories: dict[tuple[str, str, str], _History],
-        provider_of: dict[str, str],
-        rates: int,
-        version: int,
-    ) -> None:
-        self._histories = histories  # by (book, provider, model or alias)
-        self._provider_of = provider_of  # by model or alias, where only one provider has it
-        self.rates = rates  # how many are in it
+    def __init__(self, rates: Iterable[Rate], aliases: Aliases, version: int) -> None:
+        self._exact: dict[tuple[str, str, str], list[Rate]] = defaultdict(list)  # by (book, provider, model)
+        self._prefixes: dict[
+            tuple[str, str], dict[str, list[Rate]]
+        ] = {}  # by (book, provider), then by prefix
+        self._lengths: dict[tuple[str, str], tuple[int, ...]] = {}  # of these prefixes, the longest first
+        self._aliases = dict(aliases)
+        self.rates = 0  # how many are in it
         self.version = version  # of the catalogue
+        for rate in rates:
+            self.rates += 1
+            if rate.match == PREFIX:
+                found = self._prefixes.setdefault((rate.book, rate.provider), {})
+                found.setdefault(rate.model, []).append(rate)
+            else:
+                self._exact[rate.book, rate.provider, rate.model].append(rate)
+            if rate.time_zone:
+                zone_of(rate.time_zone)  # an unknown one must not come to light on a call
+        for owner, found in self._prefixes.items():
+            self._lengths[owner] = tuple(sorted({len(prefix) for prefix in found}, reverse=True))
+        self._histories: dict[
+            tuple[str, str, str], _History
+        ] = {}  # by (book, provider, name), those asked for so far
+        self._strangers: deque[tuple[str, str, str]] = (
+            deque()
+        )  # of these, those that the catalogue does not list
+        self._provider_of: dict[str, str] | None = None  # by name, where only one provider has it
 
     @classmethod
     def empty(cls) -> Self:
         """A card without any rate: everything is unpriced."""
-        return cls({}, {}, 0, 0)
+        return cls((), {}, 0)
 
     @classmethod
     def compile(cls, rates: Iterable[Rate], aliases: Aliases, version: int) -> Self:
-        """The card of these rates. An alias may end in `{date}` for any dated snapshot; an exact name wins over it."""
-        by_model: dict[tuple[str, str, str], list[Rate]] = defaultdict(list)
-        count = 0
-        for rate in rates:
-            by_model[rate.book, rate.provider, rate.model].append(rate)
-            count += 1
-        histories = {key: _history(found) for key, found in by_model.items()}
-        books = {book for book, _, _ in histories}
-        for (provider, alias), model in aliases.items():
-            for book in books:
-                history = histories.get((book, provider, model))
-                if history is not None:
-                    histories.setdefault((book, provider, alias), history)
-        return cls(histories, _unique_providers(histories), count, version)
+        """The card of these rates. An alias may end in `{date}` for any dated snapshot; an exact name wins over it.
 
-    def prices_for(self, book: str, provider: str, model: str, at: datetime) -> ModelPrices | None:
-        """The prices of `model` at the instant `at`; None when none is known. With provider "" the name must be unique."""
+        ValueError when a rate names a time zone that this machine does not know.
+        """
+        return cls(rates, aliases, version)
+
+    @property
+    def names_kept(self) -> int:
+        """How many names have been worked out and are kept."""
+        return len(self._histories)
+
+    def tariff_for(self, book: str, provider: str, model: str, at: datetime) -> Tariff | None:
+        """What holds for `model` at the instant `at`; None when no rate does. With provider "" the name must be unique."""
         history = self._histories.get((book, provider, model))
         if history is None:
-            history = self._find(book, provider, model)
-            if history is None:
-                return None
+            history = self._work_out(book, provider, model)
         return history.at(at)
 
-    def _find(self, book: str, provider: str, model: str) -> _History | None:
-        """The slow way: a dated snapshot, or a provider that nobody named."""
-        for name in (model, _DATED.sub(DATE, model)):
-            history = self._histories.get((book, provider or self._provider_of.get(name, ""), name))
-            if history is not None:
-                return history
-        return None
+    def prices_for(self, book: str, provider: str, model: str, at: datetime) -> ModelPrices | None:
+        """The prices of `model` at `at` for a call of which nothing special is said; None when no rate holds."""
+        tariff = self.tariff_for(book, provider, model, at)
+        return None if tariff is None else tariff.plain
+
+    def _work_out(self, book: str, provider: str, model: str) -> _History:
+        """The slow way, once for each name; only so many names that nobody listed are kept."""
+        owner = provider or self._owner_of(model)
+        levels = list(self._levels(book, owner, model))
+        history = _history(levels, free_with_own_key=book == COST_BOOK) if levels else _UNKNOWN
+        key = (book, provider, model)
+        if (book, owner, model) in self._exact or (levels and (owner, model) in self._aliases):
+            self._histories[key] = history
+        elif len(model) <= _NAME_MAX:
+            self._histories[key] = history
+            self._strangers.append(key)
+            if len(self._strangers) > _STRANGERS_MAX:
+                self._histories.pop(self._strangers.popleft(), None)
+        return history
+
+    def _levels(self, book: str, provider: str, model: str) -> Iterator[list[Rate]]:
+        """The rates that may hold for a name, the most specific first: its own, its model's, those of its prefixes."""
+        names = list(dict.fromkeys((model, *self._model_of(provider, model))))
+        for name in names:
+            if rates := self._exact.get((book, provider, name)):
+                yield rates
+        for name in names:
+            yield from self._of_prefixes((book, provider), name)
+
+    def _of_prefixes(self, owner: tuple[str, str], name: str) -> Iterator[list[Rate]]:
+        for length in self._lengths.get(owner, ()):
+            if rates := self._prefixes[owner].get(name[:length]):
+                yield rates
+
+    def _model_of(self, provider: str, name: str) -> tuple[str, ...]:
+        """The model that `name` is another name for, if it is."""
+        found = self._aliases.get((provider, name)) or self._aliases.get((provider, _DATED.sub(DATE, name)))
+        return (found,) if found else ()
+
+    def _owner_of(self, name: str) -> str:
+        """The one provider that has this name, an alias or a prefix of it; "" when none or several do."""
+        if self._provider_of is None:
+            listed = [*((provider, name) for _, provider, name in self._exact), *self._aliases]
+            self._provider_of = _unique_providers(listed)
+        for known in (name, _DATED.sub(DATE, name)):
+            if known in self._provider_of:
+                return self._provider_of[known]
+        owners = {owner[1] for owner in self._prefixes if any(self._of_prefixes(owner, name))}
+        return owners.pop() if len(owners) == 1 else ""
 
 
 class CurrentCard:
@@ -166,55 +184,23 @@ class CurrentCard:
         return None if self.loaded_at is None else time.monotonic() - self.loaded_at
 
 
-def _history(rates: list[Rate]) -> _History:
-    """Cut the rates of one model and book at every instant at which one of them begins or ends."""
-    ordered = sorted(rates, key=lambda rate: (rate.effective_from, rate.id))
-    ends = (rate.effective_to for rate in ordered)
+def _history(levels: Sequence[list[Rate]], *, free_with_own_key: bool) -> _History:
+    """Cut the rates of one name at every instant at which one of them begins or ends."""
+    rates = [rate for level in levels for rate in level]
     starts = sorted(
-        {rate.effective_from.astimezone(UTC) for rate in ordered}
-        | {end.astimezone(UTC) for end in ends if end}
+        {rate.effective_from.astimezone(UTC) for rate in rates}
+        | {rate.effective_to.astimezone(UTC) for rate in rates if rate.effective_to is not None}
     )
-    return _History(starts, [_prices_at(ordered, start) for start in starts])
+    tariffs: list[Tariff | None] = []
+    for start in starts:
+        valid = [found for level in levels if (found := [rate for rate in level if rate.holds_at(start)])]
+        tariffs.append(Tariff(valid, free_with_own_key=free_with_own_key) if valid else None)
+    return _History(starts, tariffs)
 
 
-def _prices_at(rates: list[Rate], instant: datetime) -> ModelPrices | None:
-    """The prices in force at `instant`; of two rates for the same bucket the one that began later."""
-    valid = [
-        rate
-        for rate in rates
-        if rate.effective_from <= instant and (not rate.effective_to or instant < rate.effective_to)
-    ]
-    if not valid:
-        return None
-    base = {rate.bucket: rate for rate in valid if not rate.input_above}
-    tiers = []
-    current = dict(base)
-    for above in sorted({rate.input_above for rate in valid} - {0}):
-        current.update({rate.bucket: rate for rate in valid if rate.input_above == above})
-        tiers.append((above, _model_prices(current, ())))
-    return _model_prices(base, tuple(reversed(tiers)))
-
-
-def _model_prices(rates: Mapping[str, Rate], tiers: tuple[tuple[int, ModelPrices], ...]) -> ModelPrices:
-    own = {bucket: BucketPrice(rate.unit_price, rate.id, side_of(bucket)) for bucket, rate in rates.items()}
-    buckets = dict(own)
-    for bucket in TOKEN_BUCKETS:
-        name = next((name for name in rate_candidates(bucket) if name in own), None)
-        if name is not None:
-            buckets[bucket] = own[name]
-    base_in, base_out = own.get(IN_UNCACHED), own.get(OUT_VISIBLE)
-    return ModelPrices(
-        currency=next((rate.currency for rate in rates.values()), ""),
-        own=own,
-        buckets=buckets,
-        unit_price_input=base_in.unit_price if base_in else None,
-        unit_price_output=base_out.unit_price if base_out else None,
-        tiers=tiers,
-    )
-
-
-def _unique_providers(names: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+def _unique_providers(names: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """By name the provider that has it; "" where several do."""
     providers: dict[str, set[str]] = defaultdict(set)
-    for _, provider, name in names:
+    for provider, name in names:
         providers[name].add(provider)
-    return {name: next(iter(found)) for name, found in providers.items() if len(found) == 1}
+    return {name: next(iter(found)) if len(found) == 1 else "" for name, found in providers.items()}

@@ -12,8 +12,8 @@ from typing import Literal
 import msgspec
 
 from pricing.money import EXACT, round_amount
-from pricing.pricelist import ModelPrices, RateCard
-from pricing.units import Side
+from pricing.pricelist import COST_BOOK, ModelPrices, RateCard
+from pricing.units import REQUEST, Side
 from pricing.usage import Quantity, Usage, tokens_of
 
 ChargeStatus = Literal["priced", "unpriced", "partial"]
@@ -57,20 +57,31 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 
 
 def rate_usage(card: RateCard, usage: Usage, *, book: str, at: datetime) -> Charge:
-    """The charge for `usage` by the rates of `book` that are in force at `at` (aware). An unknown price is no error."""
-    if usage.source == "none":
+    """The charge for `usage` by the rates of `book` that hold at `at` (aware). An unknown price is no error.
+
+    What the caller's own upstream key pays for (`byok`) costs nothing in the book `cost`, but for what rates for such calls
+    say: there nothing is left unpriced.
+    """
+    free = usage.byok and book == COST_BOOK
+    if usage.source == "none" and not free:
         return Charge(book, "", "unpriced")
-    prices = card.prices_for(book, usage.provider, usage.model, at)
+    tariff = card.tariff_for(book, usage.provider, usage.model, at)
+    prices = None if tariff is None else tariff.prices_of(usage, at)
     exact: dict[Side, Decimal] = {"input": _ZERO, "output": _ZERO, "other": _ZERO}
     lines: list[ChargeLine] = []
     unpriced: list[str] = []
     if usage.parts:
         found = _price_parts(card, usage, book, at, exact, lines, unpriced)
+        _price_call(prices, usage, exact, lines)
         prices = prices or found
     elif prices is not None:
         _price_buckets(prices, usage.buckets, "", exact, lines, unpriced)
+        if prices.request is not None:
+            _price_call(prices, usage, exact, lines)
     else:
         unpriced.extend([name for name, count in usage.buckets.items() if count])
+    if free:
+        return _of_own_key(book, prices, exact, lines)
     status = _status(lines, unpriced, usage) if prices is not None else "unpriced"
     if status == "unpriced" or prices is None:
         return Charge(book, "", "unpriced", unpriced=tuple(unpriced))
@@ -84,6 +95,17 @@ def rate_usage(card: RateCard, usage: Usage, *, book: str, at: datetime) -> Char
     )  # fmt: skip
 
 
+def _of_own_key(
+    book: str, prices: ModelPrices | None, exact: dict[Side, Decimal], lines: list[ChargeLine]
+) -> Charge:
+    """What a call that somebody else pays for costs: the fees for such calls, and nothing besides."""
+    amount_input, amount_output, total = _rounded(exact["input"], exact["output"], exact["other"])
+    return Charge(
+        book, prices.currency if prices is not None else "", "priced", tuple(lines), amount_input, amount_output, total,
+        tuple(dict.fromkeys([line.rate_id for line in lines])),
+    )  # fmt: skip
+
+
 def _price_parts(
     card: RateCard,
     usage: Usage,
@@ -93,17 +115,37 @@ def _price_parts(
     lines: list[ChargeLine],
     unpriced: list[str],
 ) -> ModelPrices | None:
-    """Price each part at its own model; the prices of the first that has any."""
+    """Price each part at its own model, as the call that it is; the prices of the first that has any."""
     first = None
     for part in usage.parts:
         model = part.model or usage.model
-        prices = card.prices_for(book, part.provider or usage.provider, model, at)
-        if prices is None:
+        tariff = card.tariff_for(book, part.provider or usage.provider, model, at)
+        if tariff is None:
             unpriced.extend([f"{model}: {name}" for name, count in part.buckets.items() if count])
             continue
+        prices = tariff.prices_of(usage, at)
         first = first or prices
         _price_buckets(prices, part.buckets, model, exact, lines, unpriced)
     return first
+
+
+def _price_call(
+    prices: ModelPrices | None, usage: Usage, exact: dict[Side, Decimal], lines: list[ChargeLine]
+) -> None:
+    """Add a line for the call itself where it has a price, once, unless the usage counts requests itself."""
+    if prices is None or prices.request is None or REQUEST in usage.buckets:
+        return
+    unit_price, rate_id, side = prices.for_input(_tokens_read(usage.buckets)).request or prices.request
+    exact[side] = _plus(exact[side], unit_price)
+    lines.append(
+        ChargeLine(REQUEST, 1, unit_price, unit_price, rate_id, side, usage.model if usage.parts else "")
+    )
+
+
+def _tokens_read(buckets: Mapping[str, Quantity]) -> int:
+    """What a threshold is compared with: the tokens that one call read, on average where many are summed up."""
+    tokens, requests = tokens_of(buckets, "in_"), buckets.get(REQUEST, 1)
+    return tokens // int(requests) if requests > 1 else tokens
 
 
 def _price_buckets(
@@ -116,7 +158,7 @@ def _price_buckets(
 ) -> None:
     """Add a line for each bucket that has a price, its exact amount to its side; the others are unpriced."""
     if prices.tiers:
-        prices = prices.for_input(tokens_of(buckets, "in_"))
+        prices = prices.for_input(_tokens_read(buckets))
     price_of = prices.buckets.get
     for bucket, quantity in buckets.items():
         if not quantity:

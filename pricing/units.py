@@ -12,6 +12,7 @@ Side = Literal["input", "output", "other"]
 
 IN_UNCACHED = "in_uncached"
 OUT_VISIBLE = "out_visible"
+REQUEST = "request"  # the call itself: one a call wherever it has a price
 CACHE_WRITE = "in_cache_write_"  # + time to live, an open list: 5m, 30m, 1h, 12h … or "unknown"
 
 TEXT_BUCKETS = (
@@ -43,7 +44,7 @@ UNITS = (
     "character",
     "image",
     "video_second",
-    "request",
+    REQUEST,
     "guardrail_unit",
 )
 

@@ -31,7 +31,8 @@ def rate() -> Rate:
 def form(rate: Rate, **changes: str) -> dict[str, str]:
     return {
         "book": str(rate.book_id), "provider": rate.provider, "model": rate.model, "bucket": rate.bucket,
-        "input_above": "0", "price": "3", "per": "1000000", "effective_from_0": "2026-07-01", "effective_from_1": "00:00:00",
+        "match": "exact", "input_above": "0", "price": "3", "per": "1000000",
+        "effective_from_0": "2026-07-01", "effective_from_1": "00:00:00",
         **changes,
     }  # fmt: skip
 

@@ -154,12 +154,12 @@ def test_prices_say_where_they_come_from() -> None:
 def shipped_card() -> RateCard:
     rates = [
         Rate(
-            id=number, book="cost", provider=entry.provider, model=entry.model, bucket=entry.bucket, price=entry.price,
-            per=entry.per, currency=entry.currency, effective_from=entry.effective_from, effective_to=entry.effective_to,
-            input_above=entry.input_above,
+            id=number,
+            book="cost",
+            **{name: getattr(entry, name) for name in Rate.__struct_fields__ if hasattr(entry, name)},
         )
         for number, entry in enumerate(FILES.entries)
-    ]  # fmt: skip
+    ]
     return RateCard.compile(rates, FILES.aliases, 1)
 
 

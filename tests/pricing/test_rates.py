@@ -1,7 +1,7 @@
 """Rates are dated, never edited, never deleted, and never two at a time."""
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +11,8 @@ from django.db import IntegrityError, connection, transaction
 
 from pricing.catalog import load_rate_card
 from pricing.models import CatalogueVersion, ModelAlias, PriceBook, Rate
+from pricing.rating import rate_usage
+from pricing.usage import Usage
 
 pytestmark = pytest.mark.django_db
 JANUARY, JULY, AUGUST = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 7, 8))
@@ -97,6 +99,14 @@ def test_a_second_rate_at_the_same_time_is_refused(
         {"model": "small"},
         {"provider": "other"},
         {"input_above": 200_000},
+        {"match": "prefix"},
+        {"batch": True},
+        {"byok": True},
+        {"service_tier": "flex"},
+        {"speed": "fast"},
+        {"region": "us"},
+        {"weekdays": "mon", "time_zone": "UTC"},
+        {"time_from": time(22), "time_to": time(6), "time_zone": "UTC"},
         {"effective_from": JULY},
     ],
 )
@@ -128,6 +138,62 @@ def test_what_could_not_be_rated_by_is_refused(book: PriceBook, wrong: dict[str,
     }
     with pytest.raises(ValidationError):
         Rate.objects.create(book=book, **{**known, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"service_tier": "standard"}, "service_tier"),
+        ({"speed": "Fast"}, "speed"),
+        ({"region": "us-east-1"}, "region"),
+        ({"weekdays": "someday", "time_zone": "UTC"}, "weekdays"),
+        ({"weekdays": "mon-sun", "time_zone": "UTC"}, "weekdays"),
+        ({"weekdays": "mon"}, "time_zone"),
+        ({"weekdays": "mon", "time_zone": "Mars/Olympus"}, "time_zone"),
+        ({"time_zone": "UTC"}, "time_zone"),
+        ({"time_from": time(1), "time_zone": "UTC"}, "time_to"),
+        ({"time_to": time(1), "time_zone": "UTC"}, "time_to"),
+        ({"time_from": time(1), "time_to": time(1), "time_zone": "UTC"}, "time_to"),
+        ({"match": "regex"}, "match"),
+    ],
+)
+def test_a_condition_under_which_a_rate_never_holds_is_refused(
+    book: PriceBook, wrong: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        rate(book, **wrong)
+    assert list(refused.value.message_dict) == [field]
+    assert not Rate.objects.exists()
+
+
+def test_weekdays_are_stored_in_one_form(book: PriceBook) -> None:
+    assert rate(book, weekdays="fri, mon-wed", time_zone="UTC").weekdays == "mon,tue,wed,fri"
+    with pytest.raises(ValidationError, match="another rate"):
+        rate(book, weekdays="mon,tue,wed,fri", time_zone="UTC")
+
+
+def test_a_successor_has_the_conditions_of_the_rate_it_follows(book: PriceBook) -> None:
+    given: dict[str, Any] = {
+        "match": "prefix", "batch": True, "byok": True, "service_tier": "flex", "speed": "fast", "region": "us",
+        "weekdays": "mon,tue", "time_from": time(22), "time_to": time(6), "time_zone": "Europe/Berlin",
+        "input_above": 200_000,
+    }  # fmt: skip
+    second = rate(book, **given).supersede(Decimal(3), JULY)
+    second.refresh_from_db()
+    assert {name: getattr(second, name) for name in given} == given
+    assert len(set(Rate.objects.values_list("line", flat=True))) == 1
+
+
+def test_conditions_reach_the_card(book: PriceBook) -> None:
+    rate(book)
+    night = rate(
+        book, "1", time_from=time(22), time_to=time(6), time_zone="Europe/Berlin", weekdays="wed", batch=True
+    )
+    usage = Usage({"in_uncached": 1}, "acme", model_served="large", batch=True)
+    found = rate_usage(
+        load_rate_card(), usage, book="own", at=datetime(2026, 7, 1, 20, tzinfo=UTC)
+    )  # 22:00 there
+    assert found.rate_ids == (night.pk,)
 
 
 def test_a_price_per_hour_is_fine_where_a_second_comes_out_even(book: PriceBook) -> None:
