@@ -37,7 +37,7 @@ class _Chunk(msgspec.Struct):
     x_groq: Any = None
 
 
-_decode = msgspec.json.Decoder(Body).decode
+decode_fields = msgspec.json.Decoder(Body).decode  # raises what UNREADABLE names
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
@@ -57,7 +57,7 @@ class OpenAIChat:
 
 def usage_of_body(reading: Reading, body: bytes) -> Usage:
     """The usage of a body that carries `model`, `service_tier` and `usage` at its top."""
-    fields = decode_body(_decode, Body, body)
+    fields = decode_body(decode_fields, Body, body)
     if fields is None:
         return reading.nothing()
     usage, breakdown = _usage_and_breakdown(fields)
