@@ -8,8 +8,10 @@ from metering.extract.anthropic_messages import AnthropicMessages
 from metering.extract.base import StreamReader, WireFormat
 from metering.extract.execute import Execute, read_header, usage_from_mapping
 from metering.extract.openai_chat import OpenAIChat
+from metering.extract.openai_completions import OpenAICompletions
 from metering.extract.openai_embeddings import OpenAIEmbeddings
 from metering.extract.openai_responses import OpenAIResponses
+from metering.extract.perplexity_responses import PerplexityResponses
 
 __all__ = [
     "StreamReader",
@@ -27,7 +29,15 @@ class UnknownWireFormat(LookupError):
 
 _FORMATS: dict[str, WireFormat] = {
     fmt.name: fmt
-    for fmt in (OpenAIChat(), OpenAIResponses(), OpenAIEmbeddings(), AnthropicMessages(), Execute())
+    for fmt in (
+        AnthropicMessages(),
+        Execute(),
+        OpenAIChat(),
+        OpenAICompletions(),
+        OpenAIEmbeddings(),
+        OpenAIResponses(),
+        PerplexityResponses(),
+    )
 }
 
 
@@ -36,4 +46,6 @@ def wire_format(name: str) -> WireFormat:
     try:
         return _FORMATS[name]
     except KeyError:
-        raise UnknownWireFormat(f"unknown wire format {name!r}; known are {', '.join(_FORMATS)}") from None
+        raise UnknownWireFormat(
+            f"unknown wire format {name!r}; known are {', '.join(sorted(_FORMATS))}"
+        ) from None

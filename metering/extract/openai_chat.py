@@ -13,7 +13,7 @@ import msgspec
 from metering.estimate import RequestFacts
 from metering.extract.base import UNREADABLE, Reading, decode_body, is_done, merge_latest
 from metering.extract.costs import reported_cost
-from metering.extract.counts import text_or_none
+from metering.extract.counts import Counted, text_or_none
 from metering.extract.parts import with_breakdown
 from metering.extract.shape_openai import read_openai
 from metering.extract.shapes import read_usage
@@ -96,6 +96,25 @@ def usage_of_fields(
     raw: Mapping[str, Any] = usage
     if breakdown is not None:
         counted, raw = with_breakdown(counted, breakdown, reading.provider, usage)
+    return usage_of_counted(
+        reading, counted, usage, raw, model, service_tier, final=final, text=text, cost=cost, **more
+    )
+
+
+def usage_of_counted(
+    reading: Reading,
+    counted: Counted,
+    usage: Mapping[str, Any],
+    raw: Any,
+    model: Any,
+    service_tier: Any,
+    *,
+    final: bool = True,
+    text: bytes = b"",
+    cost: Decimal | None = None,
+    **more: Any,
+) -> Usage:
+    """The usage where its object has been counted already: with the tier, the cost and whose key paid."""
     if cost is None:
         cost = reported_cost(usage, text)
     return reading.reported(

@@ -1,13 +1,21 @@
-"""OpenAI Responses: usage on the body; in a stream inside the response object of the terminal event."""
+"""OpenAI Responses: usage on the body; in a stream inside the response object of the terminal event.
 
+Tools are billed beside the tokens, and stand outside of `usage`: `metering.extract.response_tools` reads them. A
+compaction (`response.compaction`) is a billable call of its own and has the same shape without a model.
+"""
+
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from metering.estimate import RequestFacts
 from metering.extract.base import UNREADABLE, Reading, decode_body, kind_of
-from metering.extract.counts import Counters, put, text_or_none
-from metering.extract.openai_chat import usage_of_fields
+from metering.extract.counts import text_or_none
+from metering.extract.openai_chat import usage_of_counted
+from metering.extract.response_tools import have_tools_run, with_tools
+from metering.extract.shape_openai import read_openai
+from metering.extract.shapes import read_usage
 from pricing.usage import Usage
 
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
@@ -31,41 +39,37 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 
 class OpenAIResponses:
     name = "openai_responses"
-    version = 1
-    extractor = "openai_responses/1"
+    version = 2
+    extractor = "openai_responses/2"
     native_errors: Literal["openai", "anthropic"] | None = "openai"
     has_output = True
 
     def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
         reading = Reading(self.extractor, facts, provider)
         response = decode_body(_decode, Response, body)
-        return reading.nothing() if response is None else _usage(reading, response)
+        return reading.nothing() if response is None else usage_of_response(reading, response, body)
 
     def open_stream(self, facts: RequestFacts, provider: str) -> "ResponsesStream":
         return ResponsesStream(Reading(self.extractor, facts, provider))
 
 
-def _usage(reading: Reading, response: Response) -> Usage:
-    """Tools are billed beside the tokens: searches by number, generated images by tokens of a model of their own.
-
-    The latter cannot be priced as this model's; they stay in the raw usage and make the result `inconsistent`.
-    """
-    usage = usage_of_fields(reading, response.usage, response.model, response.service_tier)
-    tools = response.tool_usage
-    if not isinstance(tools, dict) or usage.source == "none":
-        return usage
-    counters = Counters()
-    buckets = dict(usage.buckets)
-    put(buckets, "web_search", counters.read(counters.group(tools, "web_search"), "num_requests"))
-    image_tokens = counters.read(counters.group(tools, "image_gen"), "total_tokens")
-    if buckets == usage.buckets and not image_tokens and not counters.flawed:
-        return usage
-    return msgspec.structs.replace(
-        usage,
-        buckets=buckets,
-        raw={**response.usage, "tool_usage": tools},
-        consistency="inconsistent" if image_tokens or counters.flawed else usage.consistency,
-    )
+def usage_of_response(reading: Reading, response: Response, text: bytes, **more: Any) -> Usage:
+    """The usage of a response object; `text` is the JSON that held it, where the tools that ran are looked for."""
+    usage, model = response.usage, response.model
+    if type(usage) is not dict and not isinstance(usage, Mapping):
+        return reading.nothing(
+            model,
+            raw=usage,
+            consistency="ok" if usage is None else "inconsistent",
+            service_tier=response.service_tier,
+            **more,
+        )
+    read = read_openai if "total_tokens" in usage else read_usage
+    counted = read(usage, reading.provider, text_or_none(model) or reading.facts.model or "")
+    raw: Mapping[str, Any] = usage
+    if have_tools_run(response.tool_usage, text):
+        counted, raw = with_tools(counted, usage, response.tool_usage, text)
+    return usage_of_counted(reading, counted, usage, raw, model, response.service_tier, text=text, **more)
 
 
 class ResponsesStream:
@@ -85,6 +89,7 @@ class ResponsesStream:
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._response = Response()
+        self._text = b""  # of the event that holds it
         self._began = False  # an answer has been seen, not just an error or noise
 
     def on_event(self, event: bytes, data: bytes) -> bool:
@@ -96,6 +101,7 @@ class ResponsesStream:
         self._began = self._began or response is not None
         if response is not None and (response.usage is not None or self._response.usage is None):
             self._response = response
+            self._text = data if response.usage is not None else b""
         return kind_of(event, decoded.type) in _TERMINAL
 
     def is_terminal(self, event: bytes, data: bytes) -> bool:
@@ -107,6 +113,6 @@ class ResponsesStream:
     def usage(self, events_seen: int, complete: bool) -> Usage:
         response = self._response
         if response.usage is None:
-            more = {"service_tier": text_or_none(response.service_tier)}
+            more = {"service_tier": response.service_tier}
             return self._reading.estimated(response.model, events_seen if self._began else 0, more=more)
-        return _usage(self._reading, response)
+        return usage_of_response(self._reading, response, self._text)

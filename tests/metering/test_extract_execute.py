@@ -109,7 +109,7 @@ def test_gemini_counters_that_contradict_each_other_are_flagged_and_the_headline
 
 def test_an_unknown_wire_format_names_the_known_ones() -> None:
     with pytest.raises(
-        UnknownWireFormat, match=r"'soap'; known are openai_chat, openai_responses, .*, execute"
+        UnknownWireFormat, match=r"'soap'; known are anthropic_messages, .*execute, .*openai_chat, "
     ):
         wire_format("soap")
 

@@ -32,8 +32,9 @@ def streamed(answer: dict[str, Any], *, usage_in: str = "usage") -> list[bytes]:
     words = [
         data({**head, "choices": [{"index": 0, "delta": {"content": word}}], "usage": None}) for word in "ab"
     ]
-    told = {key: answer[key] for key in ("usage", "usage_breakdown") if key in answer}
-    last = {**head, "choices": [], **(told if usage_in == "usage" else {usage_in: {"id": "req_1", **told}})}
+    told: dict[str, Any] = {key: answer[key] for key in ("usage", "usage_breakdown") if key in answer}
+    last: dict[str, Any] = dict(head, choices=[])
+    last.update(told if usage_in == "usage" else {usage_in: {"id": "req_1", **told}})
     return [b": PROCESSING\n\n", *words, data(last), b"data: [DONE]\n\n"]
 
 

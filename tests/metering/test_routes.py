@@ -98,7 +98,7 @@ def test_characters_with_a_meaning_in_regular_expressions_are_literal() -> None:
         (Route("POST", "/a", feature=""), "feature: is empty"),
         (
             Route("POST", "/a", wire_format="soap"),
-            "wire_format: unknown wire format 'soap'; known are openai_chat, ",
+            "wire_format: unknown wire format 'soap'; known are anthropic_messages, ",
         ),
     ],
 )
