@@ -23,57 +23,77 @@ from pricing.usage import Usage
 _TERMINAL = frozenset({"message_stop", "error"})
 
 
-class _Message(msgspec.Struct):
+_NO_REGION = "not_available"  # of models that do not say where they ran
+
+
+class _Body(msgspec.Struct):
     model: Any = None
     usage: Any = None
+    result: Any = None  # what became of one request of a batch
 
 
 class _Event(msgspec.Struct):
     type: Any = None
-    message: _Message | None = None
+    message: Any = None
     usage: Any = None
     delta: Any = None
+    error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Message).decode
+_decode = msgspec.json.Decoder(_Body).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
 class AnthropicMessages:
+    """A message, whole or streamed, or one line of a batch's results."""
+
     name = "anthropic_messages"
-    version = 1
-    extractor = "anthropic_messages/1"
+    version = 2
+    extractor = "anthropic_messages/2"
     native_errors: Literal["openai", "anthropic"] | None = "anthropic"
     has_output = True
 
     def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
         reading = Reading(self.extractor, facts, provider)
-        message = decode_body(_decode, _Message, body)
-        if message is None:
+        fields = decode_body(_decode, _Body, body)
+        if fields is None:
             return reading.nothing()
-        return _usage(reading, message.usage, message.model, final=True)
+        message = fields.result.get("message") if isinstance(fields.result, dict) else None
+        if fields.usage is None and isinstance(message, dict):
+            return usage_of_message(reading, message.get("usage"), message.get("model"), batch=True)
+        return usage_of_message(reading, fields.usage, fields.model)
 
     def open_stream(self, facts: RequestFacts, provider: str) -> "MessagesStream":
         return MessagesStream(Reading(self.extractor, facts, provider))
 
 
-def _usage(reading: Reading, usage: Any, model: Any, *, final: bool) -> Usage:
+def usage_of_message(
+    reading: Reading, usage: Any, model: Any, *, final: bool = True, batch: bool = False, **more: Any
+) -> Usage:
+    """The usage that a message says, with the circumstances that its price depends on."""
     if type(usage) is not dict and not isinstance(
         usage, Mapping
     ):  # the abstract check alone takes a third of a µs
-        return reading.nothing(model, raw=usage, consistency="ok" if usage is None else "inconsistent")
+        return reading.nothing(
+            model, raw=usage, consistency="ok" if usage is None else "inconsistent", **more
+        )
     counted = (
         read_anthropic(usage)
         if "input_tokens" in usage and "total_tokens" not in usage
         else read_usage(usage)
     )
+    region = usage.get("inference_geo")
     return reading.reported(
         counted,
         usage,
         model,
         source="reported" if final else "reported_partial",
-        service_tier=text_or_none(usage.get("service_tier")),
+        service_tier=usage.get("service_tier"),
+        speed=usage.get("speed"),
+        region=None if region == _NO_REGION else region,
+        batch=batch,
         reported_cost=reported_cost(usage),
+        **more,
     )
 
 
@@ -97,6 +117,7 @@ class MessagesStream:
         self._model: str | None = None
         self._began = False  # an answer has been seen, not just an error or noise
         self._final = False  # the message came to its end, so its totals are the final ones
+        self._error: str | None = None
 
     def on_event(self, event: bytes, data: bytes) -> bool:
         try:
@@ -104,10 +125,10 @@ class MessagesStream:
         except UNREADABLE:
             return False
         kind = kind_of(event, decoded.type)
-        if kind == "message_start" and decoded.message is not None:
+        if kind == "message_start" and isinstance(decoded.message, dict):
             self._began = True
-            self._model = text_or_none(decoded.message.model)
-            self._take(decoded.message.usage)
+            self._model = text_or_none(decoded.message.get("model"))
+            self._take(decoded.message.get("usage"))
         elif kind == "message_delta":
             self._take(decoded.usage)
             if (
@@ -116,6 +137,8 @@ class MessagesStream:
                 and decoded.delta.get("stop_reason")
             ):
                 self._final = True
+        elif kind == "error":
+            self._error = _name_of(decoded.error)
         return kind in _TERMINAL
 
     def is_terminal(self, event: bytes, data: bytes) -> bool:
@@ -129,8 +152,9 @@ class MessagesStream:
             self._usage = merge_latest(self._usage, usage)
 
     def usage(self, events_seen: int, complete: bool) -> Usage:
+        more: dict[str, Any] = {"metadata": {"stream_error": self._error}} if self._error else {}
         if self._usage is None:
-            return self._reading.estimated(self._model, events_seen if self._began else 0)
+            return self._reading.estimated(self._model, events_seen if self._began else 0, more=more)
         usage = self._usage
         if not self._final:
             # The count of message_start is a placeholder: the output so far is what has been delivered.
@@ -139,6 +163,10 @@ class MessagesStream:
             if not isinstance(reported, int) or reported < delivered:
                 counted = {**usage, "output_tokens": delivered}
                 return msgspec.structs.replace(
-                    _usage(self._reading, counted, self._model, final=False), raw=usage
+                    usage_of_message(self._reading, counted, self._model, final=False, **more), raw=usage
                 )
-        return _usage(self._reading, usage, self._model, final=self._final)
+        return usage_of_message(self._reading, usage, self._model, final=self._final, **more)
+
+
+def _name_of(error: Any) -> str:
+    return text_or_none(error.get("type") if isinstance(error, dict) else None) or "error"
