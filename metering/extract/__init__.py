@@ -7,6 +7,10 @@ Nothing here raises for what somebody else sent: what cannot be read is unknown,
 from metering.extract.anthropic_messages import AnthropicMessages
 from metering.extract.base import StreamReader, WireFormat
 from metering.extract.execute import Execute, read_header, usage_from_mapping
+from metering.extract.gemini_embeddings import GeminiEmbeddings
+from metering.extract.gemini_generate import GeminiGenerate
+from metering.extract.gemini_live import GeminiLive
+from metering.extract.google_interactions import GoogleInteractions
 from metering.extract.openai_chat import OpenAIChat
 from metering.extract.openai_completions import OpenAICompletions
 from metering.extract.openai_embeddings import OpenAIEmbeddings
@@ -32,6 +36,10 @@ _FORMATS: dict[str, WireFormat] = {
     for fmt in (
         AnthropicMessages(),
         Execute(),
+        GeminiEmbeddings(),
+        GeminiGenerate(),
+        GeminiLive(),
+        GoogleInteractions(),
         OpenAIChat(),
         OpenAICompletions(),
         OpenAIEmbeddings(),

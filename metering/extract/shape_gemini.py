@@ -9,79 +9,103 @@ from pricing.usage import UnknownSide
 _OTHER_MODALITIES = frozenset({"audio", "image", "video", "document"})
 
 
-def read_gemini(usage: Mapping[str, Any]) -> Counted:
-    """Disjoint buckets of one `usageMetadata` object."""
-    counters = Counters()
+def read_gemini(usage: Mapping[str, Any], counters: Counters | None = None) -> Counted:
+    """Disjoint buckets of one `usageMetadata` object, of generateContent or of Live; `counters` may have read others."""
+    counters = counters or Counters()
     read = counters.read
     prompt = read(usage, "promptTokenCount")
-    cached = read(usage, "cachedContentTokenCount") or 0
     candidates = read(usage, "candidatesTokenCount", "responseTokenCount")
     thoughts = read(usage, "thoughtsTokenCount")
-    tool_prompt = read(usage, "toolUsePromptTokenCount")
+    tool_prompt = read(usage, "toolUsePromptTokenCount") or 0
     total = read(usage, "totalTokenCount")
-    if (
-        candidates is None
-        and prompt is not None
-        and (thoughts is not None or total == prompt + (tool_prompt or 0))
-    ):
-        candidates = 0  # blocked, or nothing but thoughts: the field is left out then
+    prompt, candidates = _complete(counters, prompt, candidates, thoughts, tool_prompt, total)
 
     buckets: dict[str, int] = {}
-    mark = "ok"
     unknown: tuple[UnknownSide, ...] = ()
     if prompt is None:
         unknown = ("input",)
     else:
-        mark = _put_prompt(buckets, counters, usage, prompt, cached)
-        put(buckets, "in_tool_prompt", tool_prompt)
+        _put_prompt(buckets, counters, usage, prompt)
+        parts = modalities_of(counters, usage, tool_prompt, "toolUsePromptTokensDetails")
+        split_modalities(buckets, "in_tool_prompt", tool_prompt, "", 0, parts)
     if candidates is None:
-        unknown += ("output",)
+        unknown = (*unknown, "output")
     else:
-        parts = _modalities(counters, usage, "candidatesTokensDetails", candidates)
+        parts = modalities_of(counters, usage, candidates, "candidatesTokensDetails", "responseTokensDetails")
         split_modalities(buckets, "out_visible", candidates, "", 0, parts)
         put(buckets, "out_reasoning", thoughts)
         if not candidates and not thoughts:
             buckets["out_visible"] = 0
-    if (
-        total is not None
-        and not unknown
-        and total != (prompt or 0) + (tool_prompt or 0) + (candidates or 0) + (thoughts or 0)
-    ):
-        mark = "inconsistent"
-    return Counted(buckets, "inconsistent" if counters.flawed else mark, unknown)
+    return counters.counted(buckets, unknown)
 
 
-def _put_prompt(
-    buckets: dict[str, int], counters: Counters, usage: Mapping[str, Any], prompt: int, cached: int
-) -> str:
-    """Here the cache does say its modalities, so each is taken from its own."""
-    mark = "ok" if cached <= prompt else "inconsistent"
-    cached = min(cached, prompt)
-    of_prompt = _modalities(counters, usage, "promptTokensDetails", prompt)
-    of_cache = _modalities(counters, usage, "cacheTokensDetails", cached)
-    if any(count > of_prompt.get(modality, 0) for modality, count in of_cache.items()):
-        mark, of_cache = "inconsistent", {}
-    split_modalities(buckets, "in_cache_read", cached, "", 0, of_cache)
-    fresh = {modality: count - of_cache.get(modality, 0) for modality, count in of_prompt.items()}
-    left = prompt - cached
-    if sum(fresh.values()) > left:  # more cached text than there was text
-        mark, fresh = "inconsistent", {}
-    split_modalities(buckets, "in_uncached", left, "", 0, fresh)
+def _complete(
+    counters: Counters,
+    prompt: int | None,
+    candidates: int | None,
+    thoughts: int | None,
+    tool_prompt: int,
+    total: int | None,
+) -> tuple[int | None, int | None]:
+    """Prompt and candidates as far as the total tells them; it is the sum of prompt, tool prompt, candidates and thoughts.
+
+    A counter of zero is left out: the candidates of an answer that was blocked, or that is nothing but thoughts.
+    """
+    if total is None:
+        return prompt, 0 if candidates is None and prompt is not None and thoughts is not None else candidates
+    rest = total - tool_prompt - (thoughts or 0) - (prompt or 0) - (candidates or 0)
+    if rest < 0 or (prompt is not None and candidates is not None and rest):
+        counters.flaw("total_unexplained")
+    elif candidates is None and prompt is not None:
+        candidates = rest
+        if rest:
+            counters.repair("output_from_total")
+    elif prompt is None and candidates is not None:
+        prompt = rest
+        counters.repair("input_from_total")
+    return prompt, candidates
+
+
+def _put_prompt(buckets: dict[str, int], counters: Counters, usage: Mapping[str, Any], prompt: int) -> None:
+    """Splits the prompt into what came from the cache and what did not, each by modality.
+
+    The cache says its own modalities; where it does not, its tokens are taken from text first.
+    """
+    cached = counters.read(usage, "cachedContentTokenCount") or 0
+    if cached > prompt:
+        counters.flaw("cache_exceeds_input")
+        cached = prompt
+    of_prompt = modalities_of(counters, usage, prompt, "promptTokensDetails")
     if not prompt:
         buckets["in_uncached"] = 0
-    return mark
+    if not cached or not isinstance(usage.get("cacheTokensDetails"), list):
+        if cached and of_prompt:
+            counters.repair("cache_taken_as_text")
+        split_modalities(buckets, "in_uncached", prompt, "in_cache_read", cached, of_prompt)
+        return
+    of_cache = modalities_of(counters, usage, cached, "cacheTokensDetails")
+    fresh = {modality: count - of_cache.get(modality, 0) for modality, count in of_prompt.items()}
+    if (
+        of_cache.keys() - of_prompt.keys()
+        or min(fresh.values(), default=0) < 0
+        or sum(fresh.values()) > prompt - cached
+    ):
+        counters.flaw("modality_exceeds_side")
+        fresh = of_cache = {}
+    split_modalities(buckets, "in_cache_read", cached, "", 0, of_cache)
+    split_modalities(buckets, "in_uncached", prompt - cached, "", 0, fresh)
 
 
-def _modalities(counters: Counters, usage: Mapping[str, Any], key: str, limit: int) -> dict[str, int]:
-    """Tokens that are no text, by modality; nothing when they do not fit into their side, which is flawed."""
+def modalities_of(counters: Counters, usage: Mapping[str, Any], limit: int, *keys: str) -> dict[str, int]:
+    """Tokens that are no text, by modality; nothing when they do not fit into their side, which is a flaw."""
     found: dict[str, int] = {}
-    details = usage.get(key)
-    for item in details if isinstance(details, list) else ():
+    details = next((usage[key] for key in keys if isinstance(usage.get(key), list)), ())
+    for item in details:
         if isinstance(item, dict) and isinstance(item.get("modality"), str):
             modality = item["modality"].lower()
             if modality in _OTHER_MODALITIES:
                 put(found, modality, counters.read(item, "tokenCount"))
     if sum(found.values()) > limit:
-        counters.flawed = True
+        counters.flaw("modality_exceeds_side")
         return {}
     return found

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
+import msgspec
+
 from metering.estimate import RequestFacts
 from metering.extract import wire_format
 from metering.tap import Tap, open_tap
@@ -18,9 +20,16 @@ NDJSON, AWS = "application/x-ndjson", "application/vnd.amazon.eventstream"
 
 
 def tap_for(
-    fmt: str, content_type: str, encoding: str = "", *, provider: str = "openai", **options: Any
+    fmt: str,
+    content_type: str,
+    encoding: str = "",
+    *,
+    provider: str = "openai",
+    model: str | None = None,
+    **options: Any,
 ) -> Tap:
-    return open_tap(wire_format(fmt), FACTS, provider, content_type, encoding, **options)
+    facts = msgspec.structs.replace(FACTS, model=model) if model else FACTS
+    return open_tap(wire_format(fmt), facts, provider, content_type, encoding, **options)
 
 
 def watch(tap: Tap, chunks: Iterable[bytes], *, complete: bool = True) -> tuple[bytes, Usage]:
