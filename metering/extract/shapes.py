@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from metering.extract.counts import Counted, Counters, put
+from metering.extract.counts import Counted
 from metering.extract.shape_anthropic import read_anthropic
+from metering.extract.shape_bedrock import read_converse
+from metering.extract.shape_cohere import read_cohere
 from metering.extract.shape_gemini import read_gemini
+from metering.extract.shape_interactions import read_interactions
 from metering.extract.shape_openai import read_openai
 
 _ANTHROPIC_ONLY = frozenset(
@@ -26,7 +29,11 @@ def read_usage(usage: Mapping[str, Any], provider: str = "", model: str = "") ->
 
 
 def _reader(usage: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Counted]:
-    if "prompt_tokens" in usage or "completion_tokens" in usage or "total_tokens" in usage:
+    if "prompt_tokens" in usage or "completion_tokens" in usage:
+        return read_openai
+    if "total_input_tokens" in usage or "total_output_tokens" in usage:
+        return read_interactions
+    if "total_tokens" in usage:
         return read_openai
     if "input_tokens" in usage or "output_tokens" in usage:
         # Without cache and thinking both readers agree; with them only Anthropic counts the cache beside the input.
@@ -38,9 +45,9 @@ def _reader(usage: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Counted]:
     if "promptTokenCount" in usage or "totalTokenCount" in usage or "candidatesTokenCount" in usage:
         return read_gemini
     if "inputTokens" in usage or "outputTokens" in usage:
-        return _read_bedrock
+        return read_converse
     if "billed_units" in usage:
-        return _read_cohere
+        return read_cohere
     if "tokens_input" in usage or "tokens_output" in usage:
         return _read_own
     return read_openai
@@ -49,35 +56,6 @@ def _reader(usage: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Counted]:
 def _has_thinking(usage: Mapping[str, Any]) -> bool:
     details = usage.get("output_tokens_details")
     return isinstance(details, dict) and "thinking_tokens" in details
-
-
-def _read_bedrock(usage: Mapping[str, Any]) -> Counted:
-    """Bedrock Converse counts as Anthropic does, under other names and with the split as a list."""
-    split = {}
-    details = usage.get("cacheDetails")
-    for item in details if isinstance(details, list) else ():
-        if isinstance(item, dict) and isinstance(item.get("ttl"), str):
-            split[f"ephemeral_{item['ttl']}_input_tokens"] = item.get("inputTokens")
-    return read_anthropic(
-        {
-            "input_tokens": usage.get("inputTokens"),
-            "output_tokens": usage.get("outputTokens"),
-            "cache_read_input_tokens": usage.get("cacheReadInputTokens"),
-            "cache_creation_input_tokens": usage.get("cacheWriteInputTokens"),
-            "cache_creation": split or None,
-        }
-    )
-
-
-def _read_cohere(usage: Mapping[str, Any]) -> Counted:
-    """What Cohere bills differs from what it counts; `billed_units` is what it bills."""
-    counters = Counters()
-    billed = counters.group(usage, "billed_units")
-    counted = read_openai({key: billed.get(key) for key in ("input_tokens", "output_tokens")})
-    put(counted.buckets, "search_unit", counters.read(billed, "search_units"))
-    if counters.flawed:
-        counted.consistency = "inconsistent"
-    return counted
 
 
 def _read_own(usage: Mapping[str, Any]) -> Counted:

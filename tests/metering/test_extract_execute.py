@@ -46,7 +46,7 @@ SHAPES = [
         id="Gemini, thoughts only",
     ),
     pytest.param(
-        {"inputTokens": 10, "outputTokens": 5, "totalTokens": 115, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 7,
+        {"inputTokens": 10, "outputTokens": 5, "totalTokens": 122, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 7,
          "cacheDetails": [{"ttl": "1h", "inputTokens": 7}]},
         {"in_uncached": 10, "in_cache_read": 100, "in_cache_write_1h": 7, "out_visible": 5},
         id="Bedrock",
