@@ -48,11 +48,11 @@ class Response(Strict):
 
 
 class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    service_tier: str | None = None
-    speed: str | None = None
-    region: str | None = None
-    batch: bool | None = None
-    byok: bool | None = None
+    service_tier: str = ""
+    speed: str = ""
+    region: str = ""
+    batch: bool = False
+    byok: bool = False
     input_above: int = 0
 
 
