@@ -100,11 +100,11 @@ def clean_event(row: EventRow) -> EventRow:
             setattr(row, name, None)
             mended = True
     for name in _AMOUNTS:
-        if not _amount_fits(getattr(row, name)):
+        if not amount_fits(getattr(row, name)):
             setattr(row, name, None)
             mended = True
             row.pricing_status = "unpriced"
-    if not _amount_fits(row.quantity) or row.quantity < 0:
+    if not amount_fits(row.quantity) or row.quantity < 0:
         row.quantity, mended = Decimal(0), True
     row.quantity = round_amount(row.quantity)
     for name in ("execution_time", "latency"):
@@ -133,5 +133,6 @@ def _count_fits(value: int | None) -> bool:
     return value is None or 0 <= value <= COUNT_MAX
 
 
-def _amount_fits(value: Decimal | None) -> bool:
+def amount_fits(value: Decimal | None) -> bool:
+    """Whether both databases hold the amount, with room for sums."""
     return value is None or (value.is_finite() and abs(value) < AMOUNT_MAX)

@@ -7,10 +7,11 @@ that was cut short has been charged already (`metering.store.claims`).
 
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any, Protocol
+from typing import Any, cast
 
 import msgspec
 
+from metering.rows import EventRow
 from pricing.money import decimal_string
 from pricing.units import UNITS
 from pricing.usage import Quantity, Source, UnknownSide, Usage, UsagePart
@@ -28,21 +29,6 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
 
 
 ORDINARY = Terms()
-
-
-class Evidence(Protocol):
-    """The columns of an event that say what was used; a row of the table has them."""
-
-    buckets: Mapping[str, Any]
-    provider: str
-    model: str
-    model_requested: str
-    usage_source: Any
-    consistency: str
-    extractor: str
-    context: Mapping[str, Any]
-    tokens_input: int | None
-    tokens_output: int | None
 
 
 def context_of(usage: Usage, terms: Terms = ORDINARY) -> dict[str, Any]:
@@ -71,10 +57,10 @@ def context_of(usage: Usage, terms: Terms = ORDINARY) -> dict[str, Any]:
     return context
 
 
-def usage_of(event: Evidence) -> Usage:
+def usage_of(event: EventRow) -> Usage:
     """The usage that was rated when the event was made, as far as a price can depend on it."""
     context = event.context
-    source: Source = event.usage_source
+    source = cast(Source, event.usage_source)
     return Usage(
         buckets=_quantities(event.buckets),
         provider=event.provider,
@@ -103,7 +89,7 @@ def usage_of(event: Evidence) -> Usage:
     )
 
 
-def terms_of(event: Evidence) -> Terms:
+def terms_of(event: EventRow) -> Terms:
     """The terms on which the event was rated when it was made, with what its idempotency key made of them."""
     context = event.context
     terms = msgspec.convert(context.get("terms", {}), Terms)
@@ -131,7 +117,7 @@ def _quantities(buckets: Mapping[str, Any]) -> dict[str, Quantity]:
     return found
 
 
-def _unknown_sides(event: Evidence) -> tuple[UnknownSide, ...]:
+def _unknown_sides(event: EventRow) -> tuple[UnknownSide, ...]:
     sides: tuple[tuple[UnknownSide, int | None], ...] = (
         ("input", event.tokens_input),
         ("output", event.tokens_output),

@@ -4,7 +4,7 @@ from collections import Counter as Counter_, defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from metering.rows import EventRow
 
@@ -21,6 +21,9 @@ swept_holds = Counter("tollgate_swept_holds", "Holds of dead processes ended by 
 estimated_events = Counter("tollgate_estimated_events", "Events whose usage is wholly or partly an estimate")
 inconsistent_events = Counter("tollgate_inconsistent_events", "Events whose counters contradict each other")
 unpriced_events_seen = Counter("tollgate_unpriced_events_committed", "Events committed without a full price")
+unpriced_events = Gauge(
+    "tollgate_unpriced_events", "Events that wait for a rate; NaN while the database cannot be asked"
+)
 hold_seconds = Histogram("tollgate_hold_seconds", "From asking for a hold to its commit", buckets=_FAST)
 settle_seconds = Histogram(
     "tollgate_settle_seconds", "From the last frame to the commit of its event", buckets=_FAST

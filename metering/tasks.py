@@ -7,10 +7,10 @@ from datetime import timedelta
 from celery import shared_task
 from django.db import connection
 
-from metering import partitions, rollups, sweeper
+from metering import partitions, rollups, sweeper, unpriced
 from metering.wiring import current_store
 from pricing import catalog, clock
-from pricing.models import ClockOffset
+from pricing.models import ONE_ROW, CatalogueVersion, ClockOffset
 
 log = logging.getLogger("metering.tasks")
 
@@ -30,6 +30,20 @@ def sweep() -> int:
     store = current_store()
     try:
         return sweeper.sweep(store, catalog.load_rate_card(), clock.now)
+    finally:
+        store.close()
+
+
+@shared_task(name="metering.rate_unpriced", ignore_result=True)
+def rate_unpriced() -> int:
+    """Rate the events for which there is a price by now; how many. Nothing is read while the catalogue stays as it is."""
+    _now_everywhere()
+    version = CatalogueVersion.objects.filter(id=ONE_ROW).values_list("version", flat=True).first()
+    if not unpriced.waits_for(version or 0):
+        return 0
+    store = current_store()
+    try:
+        return unpriced.rate_open(store, catalog.load_rate_card(), clock.now)
     finally:
         store.close()
 

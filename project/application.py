@@ -7,11 +7,13 @@ from django.core.asgi import get_asgi_application
 from starlette.types import ASGIApp
 
 from billing.accounts import build_gate
+from metering import metrics, unpriced
 from metering.middleware import MeteringMiddleware
 from metering.wiring import build_meter, current_card
 from pricing.refresh import Refresher
 from project.dispatch import Dispatch
 from project.gateway import GatewaySettings, build_gateway
+from project.gauges import StoredGauges
 from project.ops import Operations
 from project.readiness import Readiness
 from project.static import static_files
@@ -24,7 +26,9 @@ def build_application() -> ASGIApp:
     app = Dispatch(
         gateway=build_gateway(GatewaySettings.from_env(settings.UPSTREAMS)),
         operations=Operations(
-            Readiness(card, meter.recorder.status).checks, metrics_token=settings.METRICS_TOKEN
+            Readiness(card, meter.recorder.status).checks,
+            metrics_token=settings.METRICS_TOKEN,
+            read_gauges=StoredGauges({metrics.unpriced_events: unpriced.count_open}).read,
         ),
         static=static_files(),
         django=cast("ASGIApp", get_asgi_application()),  # it takes any mapping, its stubs say dict

@@ -15,6 +15,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
 SWEEP_S = 10
 VACUUM_S = 5
+RATE_UNPRICED_S = 30
 
 
 def _every(task: str, seconds: int) -> dict[str, Any]:
@@ -30,6 +31,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.conf.beat_schedule = {
     "sweep dead writers' holds": _every("metering.sweep", SWEEP_S),
+    "rate what had no price": _every("metering.rate_unpriced", RATE_UNPRICED_S),
     "vacuum the hot tables": _every("metering.vacuum", VACUUM_S),
     "make partitions ahead": _at("metering.partitions", crontab(hour=0, minute=10)),
     "compare events with daily usage": _at("metering.check_rollups", crontab(minute=5)),

@@ -32,11 +32,21 @@ class Check(msgspec.Struct, frozen=True):
 Checks = Callable[[], Awaitable[Mapping[str, Check]]]
 
 
+async def nothing_to_read() -> None:
+    """Where every figure counts itself."""
+
+
 class Operations:
     """Answers `PATHS`."""
 
-    def __init__(self, checks: Checks, *, metrics_token: str = "") -> None:
-        self._checks = checks
+    def __init__(
+        self,
+        checks: Checks,
+        *,
+        metrics_token: str = "",
+        read_gauges: Callable[[], Awaitable[None]] = nothing_to_read,  # before the metrics are told
+    ) -> None:
+        self._checks, self._read_gauges = checks, read_gauges
         self._authorization = f"Bearer {metrics_token}".encode() if metrics_token else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,6 +60,7 @@ class Operations:
         elif path == "/health":
             await self._health(send)
         elif self._may_see_metrics(scope):
+            await self._read_gauges()
             await _answer(send, 200, CONTENT_TYPE_LATEST.encode(), generate_latest())
         else:
             await _answer(send, 401, JSON, _encode({"status": "unauthorized"}))

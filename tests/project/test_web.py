@@ -73,7 +73,9 @@ def test_machines_are_answered(web: WebProcess) -> None:
     }  # fmt: skip
     assert httpx.get(f"{web.url}/healthz").status_code == 200
     assert httpx.get(f"{web.url}/health").json()["status"] == "healthy"
-    assert "tollgate_usage_events_total" in httpx.get(f"{web.url}/metrics").text
+    metrics = httpx.get(f"{web.url}/metrics").text
+    assert "tollgate_usage_events_total" in metrics
+    assert "\ntollgate_unpriced_events " in metrics and "\ntollgate_unpriced_events NaN" not in metrics
 
 
 def test_a_database_that_is_not_migrated_is_not_ready(start_web: Callable[..., WebProcess]) -> None:
