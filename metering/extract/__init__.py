@@ -8,6 +8,7 @@ from metering.extract.anthropic_messages import AnthropicMessages
 from metering.extract.base import StreamReader, WireFormat
 from metering.extract.bedrock_converse import BedrockConverse
 from metering.extract.bedrock_invoke import BedrockInvoke
+from metering.extract.cloudflare_run import CloudflareRun
 from metering.extract.cohere_chat import CohereChat
 from metering.extract.cohere_v1 import CohereV1
 from metering.extract.execute import Execute, read_header, usage_from_mapping
@@ -15,11 +16,18 @@ from metering.extract.gemini_embeddings import GeminiEmbeddings
 from metering.extract.gemini_generate import GeminiGenerate
 from metering.extract.gemini_live import GeminiLive
 from metering.extract.google_interactions import GoogleInteractions
+from metering.extract.mistral_conversations import MistralConversations
+from metering.extract.mistral_ocr import MistralOCR
 from metering.extract.ollama import Ollama
+from metering.extract.openai_batch import OpenAIBatch, usage_of_line
 from metering.extract.openai_chat import OpenAIChat
 from metering.extract.openai_completions import OpenAICompletions
 from metering.extract.openai_embeddings import OpenAIEmbeddings
+from metering.extract.openai_images import OpenAIImages
+from metering.extract.openai_live import OpenAILive
+from metering.extract.openai_realtime import OpenAIRealtime
 from metering.extract.openai_responses import OpenAIResponses
+from metering.extract.openai_transcription import OpenAITranscription
 from metering.extract.otel_span import OtelSpan, otel_span
 from metering.extract.perplexity_responses import PerplexityResponses
 
@@ -30,6 +38,7 @@ __all__ = [
     "otel_span",
     "read_header",
     "usage_from_mapping",
+    "usage_of_line",
     "wire_format",
 ]
 
@@ -44,6 +53,7 @@ _FORMATS: dict[str, WireFormat] = {
         AnthropicMessages(),
         BedrockConverse(),
         BedrockInvoke(),
+        CloudflareRun(),
         CohereChat(),
         CohereV1(),
         Execute(),
@@ -51,11 +61,18 @@ _FORMATS: dict[str, WireFormat] = {
         GeminiGenerate(),
         GeminiLive(),
         GoogleInteractions(),
+        MistralConversations(),
+        MistralOCR(),
         Ollama(),
+        OpenAIBatch(),
         OpenAIChat(),
         OpenAICompletions(),
         OpenAIEmbeddings(),
+        OpenAIImages(),
+        OpenAILive(),
+        OpenAIRealtime(),
         OpenAIResponses(),
+        OpenAITranscription(),
         OtelSpan(),
         PerplexityResponses(),
     )

@@ -120,14 +120,15 @@ class Reading:
         raw: Any = None,
         consistency: str = "ok",
         service_tier: Any = None,
+        batch: bool = False,
         **more: Any,
     ) -> Usage:
         """No usage was found. That is unknown, and never zero."""
         served = text_or_none(model)
-        tier, batch = normal_tier(service_tier)
+        tier, is_batch = normal_tier(service_tier)
         return Usage(
             buckets={}, provider=self.provider_of(served), model_requested=self.facts.model, model_served=served,
-            service_tier=tier, batch=batch, source="none", consistency=consistency, raw=raw, extractor=self.extractor,
+            service_tier=tier, batch=batch or is_batch, source="none", consistency=consistency, raw=raw, extractor=self.extractor,
             **more,
         )  # fmt: skip
 

@@ -1,18 +1,16 @@
 """What a provider says a call cost: evidence beside our own rating, and never our price."""
 
-import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-import msgspec
-
+from metering.extract.exact import as_written, digits_of
 from pricing.money import EXACT
 
 _TICKS_PER_USD = Decimal(10) ** 10  # xAI
 _COST_MAX = Decimal(10) ** 17  # what the columns beside it can hold
 _DIGITS_MAX = 64
-_WRITTEN = re.compile(rb'"(?:total_)?cost"\s*:\s*(\d[\d.eE+-]*)')
+_FIELDS = digits_of("cost", "total_cost")
 
 
 def reported_cost(usage: Mapping[str, Any], text: bytes = b"") -> Decimal | None:
@@ -31,18 +29,7 @@ def reported_cost(usage: Mapping[str, Any], text: bytes = b"") -> Decimal | None
         value = value.get("total_cost")
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         return None
-    cost = _as_written(value, text) if isinstance(value, float) else Decimal(value)
+    cost = as_written(value, _FIELDS, text) if isinstance(value, float) else Decimal(value)
     if not cost.is_finite() or not 0 <= cost < _COST_MAX or len(str(cost)) > _DIGITS_MAX:
         return None
     return EXACT.divide(cost, divisor) if divisor else cost
-
-
-def _as_written(value: float, text: bytes) -> Decimal:
-    """The digits of the last cost in `text` that means `value`. Text that quotes one is escaped and does not match."""
-    for digits in reversed(_WRITTEN.findall(text)):
-        try:
-            if msgspec.json.decode(digits) == value:
-                return Decimal(digits.decode())
-        except msgspec.DecodeError:
-            continue
-    return Decimal(repr(value))

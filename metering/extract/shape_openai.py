@@ -168,9 +168,12 @@ def read_thoroughly(
         whole = tokens_out + relation.rest + (hidden if relation.hidden_beside else 0)
         _put_output(buckets, counters, whole, reasoning + relation.rest, citation, details_out, written_as)
     if not plain:
-        put_units(buckets, counters, usage)
-        if len(unknown) == 2 and "audio_second" in buckets and not counters.flawed:
-            unknown = ()  # billed by the second alone, and there are no tokens to be known
+        seconds = put_units(buckets, counters, usage)
+        if len(unknown) == 2 and seconds is not None and not counters.flawed:
+            buckets["audio_second"], unknown = (
+                seconds,
+                (),
+            )  # billed by the second alone: there are no tokens to be known
     return counters.counted(buckets, unknown)
 
 

@@ -42,8 +42,8 @@ _DIGITS_MAX = 40  # far more than any clock has; what is longer is noise
 _SECONDS = ("prompt_audio_seconds", "billable_audio_seconds", "seconds")
 
 
-def put_units(buckets: dict[str, Any], counters: Counters, usage: Mapping[str, Any]) -> None:
-    """Enters the units that a usage object of an OpenAI-like provider holds."""
+def put_units(buckets: dict[str, Any], counters: Counters, usage: Mapping[str, Any]) -> Quantity | None:
+    """Enters the units that a usage object of an OpenAI-like provider holds. The seconds of audio, None where unknown."""
     put(buckets, "web_search", counters.read(usage, "num_search_queries"))
     for names in _GROUPS:
         group = counters.group(usage, *names)
@@ -51,7 +51,9 @@ def put_units(buckets: dict[str, Any], counters: Counters, usage: Mapping[str, A
             _put_tool(buckets, counters, group, tool)
     if not counters.group(usage, *_GROUPS[1]):  # where the tools are told one by one, sources are no unit
         put(buckets, "search_unit", counters.read(usage, "num_sources_used"))
-    put(buckets, "audio_second", read_seconds(counters, usage, *_SECONDS))
+    seconds = read_seconds(counters, usage, *_SECONDS)
+    put(buckets, "audio_second", seconds)
+    return seconds
 
 
 def has_seconds(usage: Mapping[str, Any]) -> bool:
