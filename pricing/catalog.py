@@ -2,7 +2,7 @@
 
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from importlib import resources
@@ -14,7 +14,7 @@ from django.db import transaction
 from pricing.conditions import EXACT, Conditions, Match
 from pricing.models import CatalogueVersion, ModelAlias, PriceBook, Rate
 from pricing.money import EXACT as EXACTLY, decimal_string
-from pricing.pricelist import Rate as CardRate, RateCard
+from pricing.pricelist import Rate as CardRate, RateCard, model_behind
 from pricing.units import is_billable, is_token
 
 PRICE_FILES = ("openai", "anthropic", "google", "demo")
@@ -66,16 +66,29 @@ def load_rate_card() -> RateCard:
     The version is read first: a change that comes in between makes the card newer than it says, and it is loaded again.
     """
     version = CatalogueVersion.objects.values_list("version", flat=True).first() or 0
-    aliases = {
-        (provider, alias): model
-        for provider, alias, model in ModelAlias.objects.values_list("provider", "alias", "model")
-    }
+    aliases = _stored_aliases()
     names = CardRate.__struct_fields__
     columns = [{"book": "book__slug", "currency": "book__currency"}.get(name, name) for name in names]
     rows = Rate.objects.order_by("id").values_list(*columns)
     return RateCard.compile(
         (CardRate(**dict(zip(names, row, strict=True))) for row in rows), aliases, version
     )
+
+
+def alias_resolver() -> Callable[[str, str], str]:
+    """A function from (provider, name) to the name under which we have rates for that model; else the name as it is."""
+    aliases = _stored_aliases()
+    own = set(Rate.objects.order_by().values_list("provider", "model").distinct())
+
+    def resolved(provider: str, name: str) -> str:
+        return name if (provider, name) in own else model_behind(aliases, provider, name) or name
+
+    return resolved
+
+
+def _stored_aliases() -> dict[tuple[str, str], str]:
+    rows = ModelAlias.objects.values_list("provider", "alias", "model")
+    return {(provider, alias): model for provider, alias, model in rows}
 
 
 def read_price_files() -> PriceFiles:

@@ -40,6 +40,11 @@ _NAME_MAX = 256  # a longer name is worked out each time
 Aliases = Mapping[tuple[str, str], str]  # (provider, alias) -> model
 
 
+def model_behind(aliases: Aliases, provider: str, name: str) -> str | None:
+    """The model that `name` is another name for, also as a snapshot of any date; None when it is none."""
+    return aliases.get((provider, name)) or aliases.get((provider, _DATED.sub(DATE, name)))
+
+
 class _History(msgspec.Struct, frozen=True):
     """The tariffs of one name over time: `tariffs[i]` holds from `starts[i]` to the next start; None: no price."""
 
@@ -154,7 +159,7 @@ class RateCard:
 
     def _model_of(self, provider: str, name: str) -> tuple[str, ...]:
         """The model that `name` is another name for, if it is."""
-        found = self._aliases.get((provider, name)) or self._aliases.get((provider, _DATED.sub(DATE, name)))
+        found = model_behind(self._aliases, provider, name)
         return (found,) if found else ()
 
     def _owner_of(self, name: str) -> str:

@@ -34,5 +34,6 @@ app.conf.beat_schedule = {
     "rate what had no price": _every("metering.rate_unpriced", RATE_UNPRICED_S),
     "vacuum the hot tables": _every("metering.vacuum", VACUUM_S),
     "make partitions ahead": _at("metering.partitions", crontab(hour=0, minute=10)),
+    "compare our rates with the price catalogues": _at("pricing.sync_prices", crontab(hour=3, minute=30)),
     "compare events with daily usage": _at("metering.check_rollups", crontab(minute=5)),
 }
