@@ -97,10 +97,10 @@ def test_a_second_comparison_opens_nothing_again(book: PriceBook, tmp_path: Path
     rate(book, "in_uncached", "2.9")
     where = price_map(tmp_path)
     sync(NOW, price_map=where)
-    before = list(PriceProposal.objects.values_list("pk", "status"))
+    before = list(PriceProposal.objects.order_by("pk").values_list("pk", "status"))
     again = sync(LATER, price_map=where)
     assert (again.opened, again.outdated) == (0, 0)
-    assert list(PriceProposal.objects.values_list("pk", "status")) == before
+    assert list(PriceProposal.objects.order_by("pk").values_list("pk", "status")) == before
     assert proposal("in_uncached").last_seen == LATER
 
 
