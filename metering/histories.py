@@ -1,6 +1,7 @@
 """Events with what was corrected of them: the one place that reads an event as it counts now."""
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,9 @@ from django.db.models import QuerySet
 from metering.corrections import Written, as_corrected, event_from
 from metering.models import UsageCorrection
 from metering.rows import EVENT_COLUMNS, EventRow
+
+# An event is made after its use, at most so much later; bounds the partitions that are read.
+LATENESS_MAX = timedelta(days=35)
 
 
 class History(msgspec.Struct, frozen=True):

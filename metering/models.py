@@ -161,10 +161,47 @@ class UsageCorrection(UsageSums):
                 fields=["customer_id", "event_id", "revision"], name="usage_corrections_once"
             ),
         ]
-        indexes: ClassVar = [models.Index(fields=["customer_id", "day"], name="usage_corrections_day")]
+        indexes: ClassVar = [
+            models.Index(fields=["customer_id", "day"], name="usage_corrections_day"),
+            models.Index(fields=["run"], condition=models.Q(run__isnull=False), name="usage_corrections_run"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.event_id} revision {self.revision}"
+
+
+class Rerating(models.Model):
+    """A re-rating that was applied, or is on its way: who asked for what, how far it has come, and what it changed."""
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        DONE = "done"
+
+    id = models.UUIDField(primary_key=True)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    started_by = models.CharField(max_length=200)
+    reason = models.CharField(max_length=64)
+    arguments = models.JSONField(help_text="which events: from, to, customer, provider, model")
+    state = models.CharField(max_length=16, choices=State.choices, default=State.RUNNING)
+    card_version = models.BigIntegerField(help_text="of the catalogue whose rates it applies")
+    events_seen = models.BigIntegerField(default=0)
+    events_kept = models.JSONField(default=dict, help_text="how many could not be rated again, by reason")
+    events_refused = models.JSONField(
+        default=list, help_text="ids of events that the database refuses to correct"
+    )
+    totals = models.JSONField(default=list, help_text="what it changed, by currency; written when it is done")
+    # The last event that it has dealt with; all before it in the order of customer, time and id are done.
+    place_customer = models.UUIDField(null=True)
+    place_at = models.DateTimeField(null=True)
+    place_event = models.UUIDField(null=True)
+
+    class Meta:
+        db_table = "usage_reratings"
+        verbose_name = "re-rating"
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.started_at:%Y-%m-%d %H:%M})"
 
 
 class DailyUsage(UsageSums):

@@ -16,14 +16,12 @@ from django.db import connection
 from django.db.models import Sum
 
 from metering.corrections import sums_of
-from metering.histories import histories
+from metering.histories import LATENESS_MAX, histories
 from metering.ids import NIL, instant_of
 from metering.models import DailyUsage, UsageCorrection, UsageEvent
 from metering.rows import EventRow
 from metering.store.sql import DAILY_SUMS, event_sums
 
-# An event is made after its use, at most so much later; bounds the partitions that are read.
-LATENESS_MAX = timedelta(days=35)
 PAGE = 500  # corrected events read at a time
 
 
