@@ -15,7 +15,6 @@ from metering.call import Call, usage_headers
 from metering.meter import Meter, Settlement
 from metering.rows import EventRow, Status
 from metering.tap import Tap, open_tap
-from pricing.usage import Usage
 
 log = logging.getLogger("metering.answer")
 
@@ -23,8 +22,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Any, Receive, Send], Awaitable[None]]
-
-NOTHING = Usage(buckets={}, source="none")
 
 
 class MeteredResponse:
@@ -182,9 +179,8 @@ class MeteredResponse:
     async def _settle(self, status: Status, *, complete: bool) -> EventRow:
         """Settle once, whoever asks first, and wait for the commit."""
         if self._settlement is None:
-            tap = self._tap
             self._settlement = self._meter.settle(
-                self.call, (lambda: tap.finish(complete)) if tap is not None else (lambda: NOTHING), status=status,
+                self.call, self._tap, complete=complete, status=status,
                 status_code=self._status_code or _code_of(status),
                 latency_ms=self._latency_ms, execution_ms=self._elapsed_ms(),
             )  # fmt: skip

@@ -1,13 +1,23 @@
 """One metered call: what is known of it when it is admitted, and the event that comes of it. Pure values, no input or output.
 
-Who pays what where there is no plain answer (an explicit zero is a value, absence is not):
+Who pays what (an explicit zero is a value, absence is not; `share` is the operator's choice, see `metering.policy`):
 
-    answer            usage        charge                cost                        counted as a call
-    2xx, 3xx          reported     by the rates          by the rates                yes
-    2xx, 3xx          none         unknown, `unpriced`   unknown                     yes
-    4xx               none         0                     0: refused calls are free   no
-    5xx or no answer  none         0                     unknown, `partial`          no
-    any               some         by the rates          by the rates                yes, status tells the rest
+    answer                        usage            charge               cost              counted as a call
+    2xx, 3xx                      reported         by the rates         by the rates      yes
+    2xx, 3xx, nobody said usage   estimated        by the rates         by the rates      yes
+    2xx, 3xx, nothing to go by    none             unknown, `unpriced`  unknown           yes
+    4xx                           none             0                    0                 no
+    5xx, none, too slow           none             0                    unknown           no
+    broken off on our side        what had come    × share, 1           by the rates      × share
+    client left, read to its end  reported         by the rates         by the rates      yes
+    client left, cut short        what had come    by the rates         by the rates      yes
+    ended before the first byte   input estimated  × share, 0           of the input      × share
+    from the app's own cache      as above         × share, 0           0                 × share
+    repeat under one key          its own          0                    by the rates      no
+    several models                parts            the sum, or served   the sum           yes
+
+What a refusal or a content filter used is charged as reported; a server tool's units are lines of their own. `status`,
+`usage_source`, `pricing_status` and `consistency` say each for itself what is known.
 """
 
 import logging
@@ -24,17 +34,15 @@ from metering.context import Terms, context_of
 from metering.estimate import RequestFacts
 from metering.gate import Account
 from metering.ids import instant_of, uuid7
-from metering.rated import ZERO, rate_event
+from metering.policy import WhoPays, asked_for, outcome_of, terms_for
+from metering.rated import ONE, ZERO, rate_event
 from metering.routes import Route
 from metering.rows import Claim, EventRow, HoldRow, Status
-from pricing.money import decimal_string
+from pricing.money import EXACT, decimal_string
 from pricing.pricelist import RateCard
 from pricing.usage import Usage
 
 log = logging.getLogger("metering.call")
-
-ONE = Decimal(1)
-_ESTIMATED = ("estimated", "reported_partial")
 
 
 class Call(msgspec.Struct, gc=True):
@@ -51,7 +59,9 @@ class Call(msgspec.Struct, gc=True):
     user_id: str = ""
     key: str = ""  # the Idempotency-Key it came with
     claim: Claim | None = None  # what that stands for
+    policy: WhoPays = WhoPays()
     reported: Usage | None = None  # what the application itself says; wins over extraction
+    cached: bool = False  # the application says that the answer is from its own cache
     ended: bool = False
 
     def hold(self) -> HoldRow:
@@ -70,18 +80,27 @@ class Call(msgspec.Struct, gc=True):
 
     def event(
         self, usage: Usage, card: RateCard, *, now: datetime, status: Status, status_code: int | None,
-        latency_ms: int | None, execution_ms: int | None,
+        latency_ms: int | None, execution_ms: int | None, complete: bool = True,
     ) -> EventRow:  # fmt: skip
         """The event of this call, rated at the instant of its admission. Never raises for what the provider sent."""
-        account, used, usage = self.account, usage.source != "none", self._named(usage)
-        terms = Terms(account.cost_book, account.list_book)
+        account, usage = self.account, self._named(usage)
+        terms, counts = Terms(account.cost_book, account.list_book), ONE
+        if status != "ok" or usage.source == "none" or usage.parts or self.cached:
+            outcome = outcome_of(usage, status, status_code, begun=latency_ms is not None, complete=complete)
+            terms = terms_for(
+                terms, outcome, status, self.policy, cached=self.cached, parts=bool(usage.parts)
+            )
+            counts = ZERO if terms.free else terms.share
+            if outcome == "used" and status == "error":
+                status = "error_after_output"
+            elif outcome in ("unanswered", "cut"):
+                usage = asked_for(self.facts, usage.provider)
         rated = rate_event(card, usage, terms, at=self.at, currency=account.currency)
         row = EventRow(
             customer_id=account.customer_id, id=uuid7(now), hold_id=self.id, hold_at=instant_of(self.id),
             created_at=now, occurred_at=self.at, period_start=account.period_start, day=self.at.astimezone(UTC).date(),
             feature=usage.feature or self.route.feature,
-            quantity=self._quantity(usage, counts=used or (status_code or 500) < 400),
-            status=_status(status, used), usage_source=usage.source, pricing_status=rated.pricing_status,
+            quantity=self._quantity(usage, counts), status=status, usage_source=usage.source, pricing_status=rated.pricing_status,
             plan=account.plan, api_key_id=account.api_key_id, api_key_hash=account.api_key_hash, user_id=self.user_id,
             execution_id=usage.execution_id or str(self.id), task_type=usage.task_type or self.facts.task_type or "",
             endpoint=self.endpoint, method=self.method,
@@ -94,8 +113,8 @@ class Call(msgspec.Struct, gc=True):
             raw_usage=usage.raw, extractor=usage.extractor,
             context=context_of(usage, terms), metadata=usage.metadata or {},
         )  # fmt: skip
-        if not used:
-            _apply_policy(row, status_code)
+        if self.cached:
+            row.context["cache"] = "hit"
         if self.key:
             row.idempotency_key = self.key
             row.claim = self.claim if _has_to_be_paid(row) else None
@@ -118,14 +137,15 @@ class Call(msgspec.Struct, gc=True):
             model_requested=usage.model_requested or self.facts.model,
         )
 
-    def _quantity(self, usage: Usage, *, counts: bool) -> Decimal:
-        if usage.quantity is not None:
-            return Decimal(usage.quantity)
-        return ONE if counts else ZERO
+    def _quantity(self, usage: Usage, counts: Decimal) -> Decimal:
+        """What is not paid for in full counts by its share; what the application says it used counts all the same."""
+        if usage.quantity is None:
+            return counts
+        return Decimal(usage.quantity) if not self.cached else EXACT.multiply(Decimal(usage.quantity), counts)
 
 
 def usage_headers(row: EventRow, *, shows_cost: bool) -> list[tuple[bytes, bytes]]:
-    """The X-Usage-* headers of a settled call; what is unknown is left out."""
+    """The X-Usage-* headers of a settled call; what is unknown is left out, what is estimated says so."""
     values: list[tuple[bytes, Any]] = [
         (b"x-usage-tokens-input", row.tokens_input),
         (b"x-usage-tokens-output", row.tokens_output),
@@ -133,6 +153,8 @@ def usage_headers(row: EventRow, *, shows_cost: bool) -> list[tuple[bytes, bytes
     ]
     if shows_cost:
         values.append((b"x-usage-cost", row.cost_total))
+    if row.usage_source in ("estimated", "reported_partial"):  # never presented as what was reported
+        values.append((b"x-usage-source", row.usage_source))
     return [
         (name, (decimal_string(value) if isinstance(value, Decimal) else str(value)).encode())
         for name, value in values
@@ -140,22 +162,6 @@ def usage_headers(row: EventRow, *, shows_cost: bool) -> list[tuple[bytes, bytes
     ]
 
 
-def _status(status: Status, used: bool) -> Status:
-    return "error_after_output" if status == "error" and used else status
-
-
 def _has_to_be_paid(row: EventRow) -> bool:
-    """Whether an attempt under a key is one to pay for. One that failed leaves that to a later one."""
-    return row.usage_source != "none" and (row.charge_total != 0 or is_complete(row))
-
-
-def _apply_policy(row: EventRow, status_code: int | None) -> None:
-    """No usage came: who pays what is a rule, not a reading (the table above)."""
-    code = status_code or 500
-    if code < 400:
-        return
-    row.charge_total = ZERO
-    if code < 500:
-        row.cost_total, row.pricing_status = ZERO, "priced"
-    else:
-        row.pricing_status = "partial"
+    """Whether an attempt under a key has anything that counts. One that failed leaves it all to a later one."""
+    return row.charge_total != 0 or row.quantity != 0 or is_complete(row)

@@ -6,7 +6,11 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning as CheckWarning, register
 
-KNOWN = frozenset({"METERED_ROUTES", "GATE", "ENABLE_PRICING_MIDDLEWARE", "SNAPSHOT_MAX_STALE_S", "CURRENCY"})
+from metering.policy import InvalidPolicy, WhoPays
+
+KNOWN = frozenset(
+    {"METERED_ROUTES", "GATE", "ENABLE_PRICING_MIDDLEWARE", "SNAPSHOT_MAX_STALE_S", "CURRENCY", "WHO_PAYS"}
+)
 
 
 @register("tollgate")
@@ -15,7 +19,18 @@ def check_options(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     given = getattr(settings, "TOLLGATE", {})
     if not isinstance(given, dict):
         return [Error("TOLLGATE must be a dict", id="tollgate.E001")]
-    return [_unknown(name) for name in given if name not in KNOWN]
+    return [
+        *(_unknown(name) for name in given if name not in KNOWN),
+        *_wrong_choices(given.get("WHO_PAYS", {})),
+    ]
+
+
+def _wrong_choices(options: Any) -> list[CheckMessage]:
+    try:
+        WhoPays.from_options(options)
+    except (InvalidPolicy, TypeError, AttributeError) as error:
+        return [Error(f'TOLLGATE["WHO_PAYS"]: {error}', id="tollgate.E002")]
+    return []
 
 
 @register("tollgate")

@@ -30,8 +30,10 @@ def claim_of(
 
 
 def is_complete(row: EventRow) -> bool:
-    """Whether an attempt delivered its whole answer, or would have to a client that had stayed."""
-    return row.status == "ok" or (row.status == "client_disconnected" and row.usage_source == "reported")
+    """Whether an attempt delivered its whole answer, or would have to a client that had stayed, and is known to have."""
+    if row.status == "ok":
+        return row.usage_source != "none"
+    return row.status == "client_disconnected" and row.usage_source == "reported"
 
 
 def _hash(value: bytes) -> str:

@@ -20,11 +20,14 @@ _TEXTS = ("service_tier", "speed", "region")
 
 
 class Terms(msgspec.Struct, frozen=True, gc=False):
-    """By whose prices a call is rated, and whether its customer pays for it at all."""
+    """By whose prices a call is rated, and how much of it its customer pays (`metering.policy`)."""
 
     cost_book: str = "cost"
     list_book: str = "list"
     free: bool = False  # by a rule of ours the customer pays nothing, whatever was used
+    share: Decimal = Decimal(1)  # of the list charge that the customer pays otherwise
+    costless: bool = False  # by a rule the provider charges nothing
+    served_only: bool = False  # of several models, the customer pays the one that gave the answer
     charged_before: Decimal = Decimal(0)  # for an attempt under the same key that was cut short
 
 

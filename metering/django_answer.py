@@ -12,7 +12,6 @@ from metering.loop_thread import LoopThread
 from metering.meter import Meter, Settlement
 from metering.rows import EventRow, Status
 from metering.tap import Tap, open_tap
-from pricing.usage import Usage
 
 _draining: set[asyncio.Task[None]] = set()  # the loop holds tasks weakly
 
@@ -51,7 +50,7 @@ class DjangoAnswer:
         if self._settlement is None:
             code = self._status_code if self._status_code is not None else 500 if status == "error" else None
             self._settlement = self._meter.settle(
-                self._call, lambda: self._read(complete), status=status or ("ok" if (code or 500) < 400 else "error"),
+                self._call, self._tap, complete=complete, status=status or ("ok" if (code or 500) < 400 else "error"),
                 status_code=code, latency_ms=self._latency_ms, execution_ms=self._elapsed_ms(),
             )  # fmt: skip
         return await self._settlement.committed()
@@ -174,9 +173,6 @@ class DjangoAnswer:
             finally:
                 drains.leave(customer)
         await self._loop.await_(self.settle("client_disconnected", complete=complete))
-
-    def _read(self, complete: bool) -> Usage:
-        return self._tap.finish(complete) if self._tap is not None else Usage(buckets={}, source="none")
 
     def _elapsed_ms(self) -> int:
         return int((time.perf_counter() - self._began) * 1000)

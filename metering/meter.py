@@ -19,15 +19,18 @@ from metering.estimate import RequestFacts, read_request
 from metering.extract import WireFormat, read_header, wire_format
 from metering.gate import Account, Gate
 from metering.ids import uuid7
+from metering.policy import WhoPays
 from metering.problem import Refusal, credits_do_not_cover, idempotency_conflict, metering_unavailable
 from metering.recorder import KeyConflict, Recorder, RecorderUnavailable
 from metering.routes import Route, RouteTable
 from metering.rows import EventRow, Status
+from metering.tap import Tap
 from pricing.pricelist import CurrentCard
 from pricing.usage import Usage
 
 log = logging.getLogger("metering.meter")
 
+NOTHING = Usage(buckets={}, source="none")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -46,10 +49,11 @@ class Meter:
         request_bytes_max: int = 8 * 2**20,  # of a request are read for its model; a longer one passes unread
         stream_s_max: float = 3600.0,  # a client that reads nothing may hold a call open for so long
         drains: Drains | None = None,
+        policy: WhoPays | None = None,
     ) -> None:
         self.gate, self.recorder, self.card, self.routes, self.now = gate, recorder, card, routes, now
         self.request_bytes_max, self.stream_s_max = request_bytes_max, stream_s_max
-        self.drains = drains or Drains()
+        self.drains, self.policy = drains or Drains(), policy or WhoPays()
 
     async def identify(self, headers: Headers, at: datetime) -> Account | Refusal:
         """Step 1, who: the caller's account, or the refusal to send."""
@@ -79,6 +83,7 @@ class Meter:
             request_id=request_id_of(wanted, default=call_id.hex),
             endpoint=path, method=method,
             user_id=wanted.get(b"x-end-user", b"").decode("utf-8", "replace") or facts.user_id or "",
+            policy=self.policy,
         )  # fmt: skip
         key = wanted.get(KEY_HEADER)
         if key:
@@ -104,12 +109,13 @@ class Meter:
         return call
 
     def settle(
-        self, call: Call, read: Callable[[], Usage], *, status: Status, status_code: int | None,
+        self, call: Call, tap: Tap | None, *, complete: bool, status: Status, status_code: int | None,
         latency_ms: int | None, execution_ms: int | None,
     ) -> "Settlement":  # fmt: skip
         """Steps 4 to 6: read the usage, rate it, and queue event, daily usage and the end of the hold as one transaction.
-        From here on the event is on its way, whatever becomes of the call. Raises nothing."""
-        row = self._event(call, read, status, status_code, latency_ms, execution_ms)
+        From here on the event is on its way, whatever becomes of the call. Raises nothing. `tap` has watched the answer, as
+        far as there was one; `complete` when that was all of it."""
+        row = self._event(call, tap, complete, status, status_code, latency_ms, execution_ms)
         call.ended = True
         return Settlement(row, self.recorder.settle(row))
 
@@ -124,13 +130,13 @@ class Meter:
         return wire_format(route.wire_format)
 
     def _event(
-        self, call: Call, read: Callable[[], Usage], status: Status, status_code: int | None,
+        self, call: Call, tap: Tap | None, complete: bool, status: Status, status_code: int | None,
         latency_ms: int | None, execution_ms: int | None,
     ) -> EventRow:  # fmt: skip
         try:
-            usage = call.reported or read()
+            usage = call.reported or (tap.finish(complete) if tap is not None else NOTHING)
             return call.event(usage, self.card.card, now=self.now(), status=status, status_code=status_code,
-                              latency_ms=latency_ms, execution_ms=execution_ms)  # fmt: skip
+                              latency_ms=latency_ms, execution_ms=execution_ms, complete=complete)  # fmt: skip
         except Exception:  # an API never breaks because of metering; the event says that it is incomplete
             log.exception("the answer to call %s cannot be read", call.id)
             return call.bare_event(now=self.now(), status=status, status_code=status_code)

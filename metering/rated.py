@@ -3,17 +3,21 @@
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
 from metering.context import Terms
 from metering.rows import PricingStatus
-from pricing.money import round_amount
+from pricing.money import EXACT, round_amount
 from pricing.pricelist import RateCard
 from pricing.rating import Charge, rate_usage
 from pricing.usage import Usage
 
-ZERO = Decimal(0)
+ZERO, ONE = Decimal(0), Decimal(1)
+_COSTLESS: dict[str, Any] = {
+    "status": "priced", "amount_input": ZERO, "amount_output": ZERO, "total": ZERO, "rate_ids": (), "unpriced": (),
+}  # fmt: skip
 
 
 class Rated(msgspec.Struct, frozen=True, gc=False):
@@ -40,16 +44,21 @@ def rate_event(
     """Rate `usage` at the instant of use. `currency` (the account's) stands where no price says one.
 
     Where the customer pays nothing for the event itself (`terms.free`, `by_plan`) the charge is 0, and only the cost asks
-    for a price.
+    for a price; where it costs nothing (`terms.costless`) that asks for none either.
     """
     cost = rate_usage(card, usage, book=terms.cost_book, at=at)
+    if terms.costless:
+        cost = msgspec.structs.replace(cost, **_COSTLESS)
     if terms.free or by_plan:
         charges: tuple[Charge, ...] = (cost,)
         charged: Decimal | None = ZERO
         status: PricingStatus = "by_plan" if by_plan else "priced" if cost.status == "priced" else "partial"
     else:
-        charge = rate_usage(card, usage, book=terms.list_book, at=at)
+        used = served_only(usage) if terms.served_only else usage
+        charge = rate_usage(card, used, book=terms.list_book, at=at)
         charges, charged, currency = (cost, charge), charge.total, charge.currency or currency
+        if charged is not None and terms.share != ONE:
+            charged = round_amount(EXACT.multiply(charged, terms.share))
         if charged is not None and terms.charged_before:
             charged = max(ZERO, charged - terms.charged_before)
         status = _pricing_status(cost, charge)
@@ -61,6 +70,12 @@ def rate_event(
         charged, currency, tuple(dict.fromkeys([rate for part in charges for rate in part.rate_ids])),
         None if status == "priced" else _missing(usage, charges),
     )  # fmt: skip
+
+
+def served_only(usage: Usage) -> Usage:
+    """Of several models, the parts of the one that gave the answer; all of them where none is known to be its."""
+    parts = tuple(part for part in usage.parts if (part.model or usage.model) == usage.model)
+    return msgspec.structs.replace(usage, parts=parts) if parts else usage
 
 
 def _pricing_status(cost: Charge, charge: Charge) -> PricingStatus:

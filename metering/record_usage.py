@@ -25,6 +25,7 @@ def record_usage(
     execution_id: str | None = None,
     task_type: str | None = None,
     metadata: dict[str, Any] | None = None,
+    cache_hit: bool = False,
 ) -> bool:
     """Say what the call behind `request` (a Django or Starlette request, or an ASGI scope) used.
 
@@ -32,12 +33,21 @@ def record_usage(
     `tokens_input` and `tokens_output`. An explicit 0 is 0; what is not given is unknown. The last word before the answer
     is complete counts. True when the call is metered, False when it is not (then nothing happens). Raises ValueError for
     a counter that is not a whole number of at least 0 and for a quantity below 0.
+
+    `cache_hit`: the answer is from a cache of the application's own, so that it costs nothing; the customer pays the share
+    that WHO_PAYS says. Without any usage beside it, the usage is read from the answer as ever.
     """
     if quantity is not None and not (Decimal(quantity).is_finite() and quantity >= 0):
         raise ValueError(f"quantity must be a finite number of at least 0, not {quantity!r}")
     call = call_of(request)
     if call is None or call.ended:
         return False
+    call.cached = cache_hit
+    said = (tokens_input, tokens_output, buckets, usage, model, provider, feature, quantity)
+    said_more = (execution_id, task_type, metadata)
+    if cache_hit and all(value is None for value in (*said, *said_more)):
+        call.reported = None
+        return True
     read = _read(call, tokens_input, tokens_output, buckets, usage, provider)
     call.reported = Usage(
         buckets=read.buckets,

@@ -15,6 +15,7 @@ from metering import metrics
 from metering.gate import Gate
 from metering.meter import Meter
 from metering.middleware import ASGIApp, MeteringMiddleware
+from metering.policy import InvalidPolicy, WhoPays
 from metering.recorder import Recorder
 from metering.routes import DEFAULT_ROUTES, RouteTable
 from metering.store import Store
@@ -78,7 +79,17 @@ def current_card() -> CurrentCard:
 def build_meter(gate: Gate, store: Store | None = None) -> Meter:
     """A meter that writes to Django's default database."""
     recorder = Recorder(store or current_store(), gate, on_settled=metrics.observe_settled)
-    return Meter(gate=gate, recorder=recorder, card=current_card(), routes=route_table(), now=clock.now)
+    return Meter(
+        gate=gate, recorder=recorder, card=current_card(), routes=route_table(), now=clock.now, policy=who_pays(),
+    )  # fmt: skip
+
+
+def who_pays() -> WhoPays:
+    """The operator's choices, TOLLGATE["WHO_PAYS"]. Raises ImproperlyConfigured for one that cannot be used."""
+    try:
+        return WhoPays.from_options(option("WHO_PAYS", {}))
+    except InvalidPolicy as error:
+        raise ImproperlyConfigured(f'TOLLGATE["WHO_PAYS"]: {error}') from error
 
 
 def build_middleware(app: ASGIApp, gate: Gate) -> MeteringMiddleware:

@@ -45,7 +45,7 @@ ANSWERED = (
     "b.hold_id, b.judged, b.charge_total, b.quantity, b.pricing_status, b.repeat_of, b.charged_before from "
 )
 
-_COMPLETE = "(r.status = 'ok' or r.status = 'client_disconnected' and r.usage_source = 'reported')"
+_COMPLETE = "(r.status = 'ok' and r.usage_source <> 'none' or r.status = 'client_disconnected' and r.usage_source = 'reported')"
 _BEFORE = "partition by a.customer_id, a.key_hash order by a.hold_id rows between unbounded preceding and 1 preceding"
 
 

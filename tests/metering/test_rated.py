@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from metering.context import ORDINARY, Terms, context_of, terms_of
@@ -88,10 +89,12 @@ def test_what_the_plan_prices_costs_its_customer_nothing_here() -> None:
     assert (row.pricing_status, row.cost_total, row.charge_total) == ("by_plan", Decimal("0.002"), 0)
 
 
-@pytest.mark.parametrize("terms", [ORDINARY, Terms("costs", "vip"), Terms(free=True)])
+@pytest.mark.parametrize("terms", [
+    ORDINARY, Terms("costs", "vip"), Terms(free=True), Terms(share=Decimal("0.25"), costless=True, served_only=True),
+])  # fmt: skip
 def test_the_terms_come_back_from_the_event(terms: Terms) -> None:
-    event: Any = an_event(a_hold(), context=context_of(used(), terms))
-    assert terms_of(event) == terms
+    stored = msgspec.json.decode(msgspec.json.encode(context_of(used(), terms)))
+    assert terms_of(an_event(a_hold(), context=stored)) == terms
 
 
 def test_a_repeat_under_a_key_is_free_however_often_it_is_rated() -> None:
