@@ -32,6 +32,7 @@ START, NOW = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 11, 20, 12, tzinfo
 # The shapes that have no stream, or no other form than one: see the master table in the corpus's README.
 NEVER_STREAMED = {4, 9, 10, 16, 35}
 ONLY_STREAMED = {7, 8, 14}
+SAY_NOTHING_STREAMED = {32}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,8 +74,10 @@ def assert_its_arithmetic_is_right(case: Case) -> None:
         return
     assert sum((Decimal(line.amount) for line in cost.lines), Decimal(0)) == Decimal(cost.total or "no total")
     priced = added([{line.bucket: Decimal(line.quantity)} for line in cost.lines if line.bucket != REQUEST])
-    nothing_owed = expect.context.byok and not cost.lines
-    assert nothing_owed or priced == quantities(expect.buckets), "each bucket has its line"
+    if cost.status == "partial" and expect.usage_source == "reported":
+        assert all(priced[bucket] <= Decimal(expect.buckets[bucket]) for bucket in priced)
+    elif cost.lines or not expect.context.byok:
+        assert priced == quantities(expect.buckets), "each bucket has its line"
 
 
 def assert_price_is_listed(case: Case, line: Line) -> None:
@@ -264,9 +267,6 @@ def test_the_corpus_has_every_shape_streamed_and_not() -> None:
 
 
 def test_a_streamed_answer_has_a_twin_that_is_not() -> None:
-    twins = {
-        load(name).shapes[0] for name in NAMES if load(name).framing != "json" and load(name).same_charge_as
-    }
-    assert (
-        set(SHAPES) - NEVER_STREAMED - ONLY_STREAMED - {32} <= twins
-    )  # Cloudflare's streams say nothing of usage
+    streams = [case for case in map(load, NAMES) if case.framing != "json"]
+    twins = {case.shapes[0] for case in streams if case.same_charge_as}
+    assert set(SHAPES) - NEVER_STREAMED - ONLY_STREAMED - SAY_NOTHING_STREAMED <= twins
