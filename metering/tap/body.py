@@ -4,6 +4,7 @@ from collections import deque
 
 from metering.estimate import RequestFacts
 from metering.extract.base import Reading, WireFormat
+from metering.extract.by_content import read_by_content
 from metering.extract.tail import usage_of_tail
 from metering.tap.base import BODY_MAX, TAIL_BYTES
 from pricing.usage import Usage
@@ -36,7 +37,10 @@ class BodyTap:
         body = b"".join(self._chunks)
         self._chunks.clear()
         if self._whole:
-            return self._fmt.read_body(body, self._facts, self._provider)
+            usage = self._fmt.read_body(body, self._facts, self._provider)
+            if usage.source == "none" and body:
+                return read_by_content(body, usage, self._fmt, self._facts, self._provider)
+            return usage
         return usage_of_tail(self._fmt, self._facts, self._provider, body[-TAIL_BYTES:])
 
 

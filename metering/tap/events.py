@@ -3,7 +3,7 @@
 import re
 
 from metering.extract.base import StreamReader, is_done
-from metering.tap.base import BODY_MAX, BOM
+from metering.tap.base import BODY_MAX, BOM, ReaderChoice
 from pricing.usage import Usage
 
 _LF = 10
@@ -23,18 +23,15 @@ class EventTap:
     """
 
     __slots__ = (
-        "_boring", "_ended", "_event_max", "_events", "_first", "_looks", "_marker", "_markers", "_only_marker",
-        "_open_bytes", "_parts",
-        "_quiet", "_reader", "_tail",
+        "_boring", "_choose", "_ended", "_event_max", "_events", "_first", "_looks", "_marker", "_markers",
+        "_only_marker", "_open_bytes", "_parts", "_quiet", "_reader", "_tail",
     )  # fmt: skip
 
-    def __init__(self, reader: StreamReader, *, event_max: int = BODY_MAX) -> None:
-        self._reader = reader
-        self._marker, *rest = reader.interesting
-        self._markers = tuple(rest)
-        self._only_marker = b"" if rest else self._marker
-        self._boring = reader.boring
-        self._quiet = reader.quiet
+    def __init__(
+        self, reader: StreamReader, *, choose: ReaderChoice | None = None, event_max: int = BODY_MAX
+    ) -> None:
+        self._use(reader)
+        self._choose = choose
         self._event_max = event_max
         # Of the event that is still open. Not empty at first, so that the first chunk is read closely.
         self._parts: list[bytes] = [b""]
@@ -44,6 +41,14 @@ class EventTap:
         self._events = 0  # data lines of whole events
         self._first = True  # until an event has been read, which tells the model
         self._ended = False
+
+    def _use(self, reader: StreamReader) -> None:
+        self._reader = reader
+        self._marker, *rest = reader.interesting
+        self._markers = tuple(rest)
+        self._only_marker = b"" if rest else self._marker
+        self._boring = reader.boring
+        self._quiet = reader.quiet
 
     def feed(self, chunk: bytes) -> int:
         # Ordered by cost: looking for one byte is ten times cheaper than looking for a word, a comparison cheaper than a call.
@@ -158,6 +163,8 @@ class EventTap:
         event, lines = _fields_of(text)
         if not lines:
             return False
+        if self._first and self._choose is not None:
+            self._use(self._choose(self._reader, event, b"\n".join(lines)))
         self._first = False
         if len(lines) > 1 and self._reader.is_terminal(event, lines[0]):
             del lines[1:]  # judged by its first line, as it is where that line comes alone

@@ -4,6 +4,7 @@ from typing import NamedTuple, Protocol
 
 from metering.extract.base import StreamReader
 from metering.extract.marks import with_doubt
+from metering.tap.base import ReaderChoice
 from pricing.usage import Usage
 
 _EARLY_LOOKS_MAX = 8  # at one frame whose end has not been seen, so that its cost stays linear
@@ -39,10 +40,10 @@ class Framing(Protocol):
 class FrameTap:
     """Counts the frames and decodes those that have a marker of the wire format; see `StreamReader`."""
 
-    __slots__ = ("_ended", "_first", "_frames", "_framing", "_looks", "_reader")
+    __slots__ = ("_choose", "_ended", "_first", "_frames", "_framing", "_looks", "_reader")
 
-    def __init__(self, framing: Framing, reader: StreamReader) -> None:
-        self._framing, self._reader = framing, reader
+    def __init__(self, framing: Framing, reader: StreamReader, *, choose: ReaderChoice | None = None) -> None:
+        self._framing, self._reader, self._choose = framing, reader, choose
         self._frames = 0
         self._looks = 0
         self._first = True  # until a frame has been read, which tells the model
@@ -78,6 +79,8 @@ class FrameTap:
             return True
         if not (self._first or marked(self._reader, frame.data)):
             return False
+        if self._first and self._choose is not None:
+            self._reader = self._choose(self._reader, frame.event, frame.data)
         self._first = False
         return self._reader.on_event(frame.event, frame.data)
 

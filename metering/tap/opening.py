@@ -1,7 +1,8 @@
 """Which tap reads an answer: told by its content type, and by its first bytes where the type says too little or lies."""
 
 from metering.estimate import RequestFacts
-from metering.extract import WireFormat
+from metering.extract import StreamReader, WireFormat
+from metering.extract.by_content import reader_by_content
 from metering.extract.document import top_of
 from metering.inflate import READABLE_ENCODINGS
 from metering.tap.array import ArrayFraming
@@ -78,10 +79,14 @@ class Taps:
         self.fmt, self._facts, self._provider, self._body_max = fmt, facts, provider, body_max
 
     def events(self) -> Tap:
-        return EventTap(self.fmt.open_stream(self._facts, self._provider), event_max=self._body_max)
+        reader = self.fmt.open_stream(self._facts, self._provider)
+        return EventTap(reader, choose=self._choose, event_max=self._body_max)
 
     def frames(self, framing: Framing) -> Tap:
-        return FrameTap(framing, self.fmt.open_stream(self._facts, self._provider))
+        return FrameTap(framing, self.fmt.open_stream(self._facts, self._provider), choose=self._choose)
+
+    def _choose(self, reader: StreamReader, event: bytes, data: bytes) -> StreamReader:
+        return reader_by_content(reader, self.fmt, self._facts, self._provider, event, data)
 
     def array(self) -> Tap:
         return self.frames(ArrayFraming(element_max=self._body_max))
