@@ -100,6 +100,11 @@ class AwsFraming:
         return [Frame(start, name, message[payload_at:end], failed)]
 
 
+def has_prelude(data: bytes) -> bool:
+    """Whether `data` begins as a message does, by its checksum."""
+    return len(data) >= _PRELUDE_BYTES and crc32(data[:8]) == _PRELUDE.unpack_from(data)[2]
+
+
 def _headers_of(block: bytes) -> dict[bytes, bytes] | None:
     """The headers that are text; None when the block is not made of headers."""
     headers: dict[bytes, bytes] = {}
