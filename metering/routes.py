@@ -157,4 +157,10 @@ DEFAULT_ROUTES = (
     Route("POST", "/v1/responses", wire_format="openai_responses", provider="openai"),
     Route("POST", "/v1/embeddings", wire_format="openai_embeddings", provider="openai"),
     Route("POST", "/v1/messages", wire_format="anthropic_messages", provider="anthropic"),
+    # Google's client calls either version.
+    *(
+        Route("POST", f"/{version}/models/{{model}}:{verb}", wire_format="gemini_generate", provider="google")
+        for version in ("v1beta", "v1")
+        for verb in ("generateContent", "streamGenerateContent")
+    ),
 )

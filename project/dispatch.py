@@ -7,7 +7,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from project.gateway.app import PATHS as GATEWAY_PATHS
+from project.gateway.app import PATHS as GATEWAY_PATHS, serves
 from project.ops import PATHS as OPERATIONS_PATHS
 
 STATIC_START = "/static/"
@@ -47,8 +47,14 @@ class Dispatch:
         path = scope["path"]
         app = self._exact.get(path)
         if app is None:
-            app = self._static if path.startswith(STATIC_START) else self._django
+            app = self._owner_of(path)
         return await app(scope, receive, send)
+
+    def _owner_of(self, path: str) -> ASGIApp:
+        """Of a path that is none of the fixed ones."""
+        if path.startswith(STATIC_START):
+            return self._static
+        return self._gateway if serves(path) else self._django
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The gateway's lifespan. Prices are there before the first request, unless the database is away: then they come

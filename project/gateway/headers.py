@@ -16,10 +16,12 @@ HOP_BY_HOP = frozenset(
 _REQUEST_ONLY_OURS = frozenset(
     {
         b"host", b"content-length", b"content-encoding", b"accept-encoding", b"expect", b"forwarded", b"x-real-ip",
-        b"via", b"idempotency-key", b"openai-organization", b"openai-project", b"x-end-user",
+        b"via", b"idempotency-key", b"openai-organization", b"openai-project", b"x-end-user", b"x-http-method-override",
     }
 )  # fmt: skip
-_REQUEST_PREFIXES = (b"x-forwarded-", b"helicone-", b"x-portkey-", b"x-litellm-", b"cf-")
+# Google's headers can do what its query can: leave the usage out of an answer (X-Goog-FieldMask), bill another project.
+_REQUEST_PREFIXES = (b"x-forwarded-", b"helicone-", b"x-portkey-", b"x-litellm-", b"cf-", b"x-goog-")
+_GOES_UP_ALL_THE_SAME = frozenset({b"x-goog-api-client"})
 _SECRET_MARKS = (b"auth", b"api-key", b"apikey", b"cookie", b"token", b"secret", b"password")
 
 # What the server sets itself, and what tells about our account. Usage headers are ours alone to say.
@@ -32,10 +34,10 @@ _RESPONSE_ONLY_OURS = frozenset(
 
 
 def for_upstream(headers: Iterable[tuple[bytes, bytes]], own: Headers) -> Headers:
-    """The caller's headers (names in lower case) without secrets, identity and framing, and `own` (our key) added."""
+    """The caller's headers (names in lower case) without secrets, identity and framing, and `own` in place of theirs."""
     received = list(headers)
-    named = named_by_connection(received)
-    kept = [(name, value) for name, value in received if name not in named and _may_go_up(name)]
+    withheld = named_by_connection(received) | {name for name, _ in own}
+    kept = [(name, value) for name, value in received if name not in withheld and _may_go_up(name)]
     return [*kept, (b"accept-encoding", b"identity"), *own]
 
 
@@ -66,6 +68,8 @@ def named_by_connection(headers: Headers) -> frozenset[bytes]:
 
 
 def _may_go_up(name: bytes) -> bool:
+    if name in _GOES_UP_ALL_THE_SAME:
+        return True
     if name in HOP_BY_HOP or name in _REQUEST_ONLY_OURS or name.startswith(_REQUEST_PREFIXES):
         return False
     return not any(mark in name for mark in _SECRET_MARKS)

@@ -5,8 +5,9 @@ import msgspec
 
 from metering.record_usage import record_usage
 from project.gateway.exchange import Exchange
+from project.gateway.google_call import query_for_google
 from project.gateway.headers import Headers, for_caller, for_upstream, query_for_upstream
-from project.gateway.settings import Upstream
+from project.gateway.settings import GOOGLE, Upstream
 from project.gateway.sse import Json, UsageStripper
 from project.gateway.upstream import (
     UpstreamBroken,
@@ -15,6 +16,7 @@ from project.gateway.upstream import (
     can_decode,
     is_event_stream,
     refusal_of,
+    refuses_our_key,
 )
 
 # An answer that is no stream goes out as one message up to this size: then it is settled before its first byte leaves, and
@@ -25,29 +27,42 @@ _TRUE = b"true"
 
 
 async def pass_through(
-    exchange: Exchange, client: UpstreamClient, upstream: Upstream, body: bytes, *, chat: bool
-) -> None:
-    """Serve `exchange` from `upstream`. Raises Refused before the answer began, UpstreamBroken after."""
-    scope = exchange.scope
+    exchange: Exchange, client: UpstreamClient, upstream: Upstream, body: bytes, *, chat: bool, streams: bool = False
+) -> None:  # fmt: skip
+    """Serve `exchange` from `upstream`; `streams`: piece by piece also where the answer is no event stream.
+
+    Raises Refused before the answer began, UpstreamBroken after.
+    """
     asked = with_usage_asked(body) if chat else None
-    headers = for_upstream(scope["headers"], upstream.key_headers())
-    query = query_for_upstream(scope.get("query_string", b""))
-    response = await client.open(upstream, scope["path"], headers, body if asked is None else asked, query)
+    headers, query = _head_for(upstream, exchange)
+    response = await client.open(
+        upstream, exchange.scope["path"], headers, body if asked is None else asked, query
+    )
     rewritten = asked is not None and is_event_stream(response) and can_decode(response)
     relay = _Relay(exchange, response.status_code, for_caller(response.headers.raw, rewritten=rewritten))
     try:
         if rewritten:
             await _relay_stripped(relay, response, upstream)
-        elif is_event_stream(response):
+        elif is_event_stream(response) or (streams and response.status_code < 400):
             await _relay_stream(relay, response)
         else:
-            await _relay_whole(relay, response)
+            await _relay_whole(relay, response, upstream)
     except UpstreamBroken as error:
         if relay.started:
             raise
         raise refusal_of(error, upstream) from error
     finally:
         await response.aclose()
+
+
+def _head_for(upstream: Upstream, exchange: Exchange) -> tuple[Headers, bytes]:
+    """The headers and the query that go up. Google answers in the form that it is asked for, so it is asked for JSON."""
+    scope, own = exchange.scope, upstream.key_headers()
+    query = scope.get("query_string", b"")
+    if upstream.provider == GOOGLE:
+        own += [(b"content-type", b"application/json"), (b"accept", b"*/*")]
+        return for_upstream(scope["headers"], own), query_for_google(query)
+    return for_upstream(scope["headers"], own), query_for_upstream(query)
 
 
 def with_usage_asked(body: bytes) -> bytes | None:
@@ -92,7 +107,7 @@ class _Relay:
             await self.exchange.start(self._status, self._headers)
 
 
-async def _relay_whole(relay: _Relay, response: httpx.Response) -> None:
+async def _relay_whole(relay: _Relay, response: httpx.Response, upstream: Upstream) -> None:
     chunks: list[bytes] = []
     size = 0
     async for chunk in body_of(response, decoded=False):
@@ -101,7 +116,10 @@ async def _relay_whole(relay: _Relay, response: httpx.Response) -> None:
         if size > WHOLE_BYTES_MAX:
             await relay.write(b"".join(chunks))
             chunks.clear()
-    await relay.end(b"".join(chunks))
+    body = b"".join(chunks)
+    if not relay.started:
+        refuses_our_key(upstream, response.status_code, body)
+    await relay.end(body)
 
 
 async def _relay_stream(relay: _Relay, response: httpx.Response) -> None:

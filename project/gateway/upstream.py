@@ -7,7 +7,7 @@ import httpx
 
 from project.gateway.exchange import Refused, invalid_request
 from project.gateway.headers import Headers
-from project.gateway.settings import GatewaySettings, Upstream
+from project.gateway.settings import GOOGLE, GatewaySettings, Upstream
 
 _CONNECTIONS_KEPT = 100
 # httpx unfolds these by itself; anything else passes as it came.
@@ -108,13 +108,22 @@ def refusal_of(error: Exception, upstream: Upstream) -> Refused:
     )
 
 
+def refuses_our_key(upstream: Upstream, status: int, body: bytes) -> None:
+    """Raises Refused (502) for the answer of Google that calls our key no good: it is a 400, like those for the caller."""
+    if upstream.provider == GOOGLE and status == 400 and b'"API_KEY_INVALID"' in body:
+        raise _refused_key(upstream)
+
+
+def _refused_key(upstream: Upstream) -> Refused:
+    detail = f"The upstream for {upstream.provider} does not accept the gateway's own key."
+    return Refused(502, "upstream_refused_key", detail)
+
+
 def _unusable(status: int, upstream: Upstream) -> Refused | None:
     """Answers that speak to us and not to the caller: our key is not good, or we should go elsewhere."""
     name = upstream.provider
     if status == 401:
-        return Refused(
-            502, "upstream_refused_key", f"The upstream for {name} does not accept the gateway's own key."
-        )
+        return _refused_key(upstream)
     if 300 <= status < 400:
         return Refused(502, "upstream_redirected", f"The upstream for {name} answered with a redirect.")
     return None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import anthropic
 import openai
 import pytest
+from google import genai
 
 from tests.servers import Databases, WebProcess, start_web
 from tests.upstream import RunningUpstream, upstream_server
@@ -16,7 +17,7 @@ UPSTREAM_KEY = "sk-upstream-of-the-operator"
 
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[RunningUpstream]:
-    """OpenAI and Anthropic, on this machine. It answers 12 tokens with 5."""
+    """OpenAI, Anthropic and Google, on this machine. It answers 12 tokens with 5."""
     with upstream_server() as running:
         yield running
 
@@ -26,7 +27,7 @@ def server(databases: Databases, upstream: RunningUpstream) -> Iterator[WebProce
     """The server that passes calls on to the double. Tests share it, so each uses a model of its own."""
     providers = {
         f"UPSTREAM_{name}_{part}": value
-        for name in ("OPENAI", "ANTHROPIC")
+        for name in ("OPENAI", "ANTHROPIC", "GOOGLE")
         for part, value in (("URL", upstream.url), ("KEY", UPSTREAM_KEY))
     }
     web = start_web(databases.fresh(), providers)
@@ -49,4 +50,12 @@ def anthropic_client(server: WebProcess) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(
         base_url=server.url, api_key=server.database.seed.api_key, max_retries=0
     ) as client:
+        yield client
+
+
+@pytest.fixture
+def google_client(server: WebProcess) -> Iterator[genai.Client]:
+    """The official client of Google; it sends the key as x-goog-api-key."""
+    options = genai.types.HttpOptions(base_url=server.url)
+    with genai.Client(api_key=server.database.seed.api_key, http_options=options) as client:
         yield client

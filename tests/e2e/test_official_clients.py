@@ -13,6 +13,8 @@ import anthropic
 import httpx
 import openai
 import pytest
+from google import genai
+from google.genai import errors as google_errors
 
 from tests.e2e.conftest import UPSTREAM_KEY
 from tests.servers import WebProcess
@@ -118,6 +120,120 @@ def test_a_streamed_message_is_charged(server: WebProcess, anthropic_client: ant
     ) as stream:
         assert "".join(stream.text_stream) == SAID
     assert_charged_once(server, "claude-haiku-4-5", "1.00", "5.00")
+
+
+def test_generated_content_is_charged(server: WebProcess, google_client: genai.Client) -> None:
+    answer = google_client.models.generate_content(model="gemini-2.5-flash", contents="Hallo")
+    assert answer.text == SAID
+    assert_charged_once(server, "gemini-2.5-flash", "0.30", "2.50")
+
+
+def test_a_stream_of_generated_content_is_charged_for_its_last_totals(
+    server: WebProcess, google_client: genai.Client
+) -> None:
+    chunks = list(google_client.models.generate_content_stream(model="gemini-2.5-pro", contents="Hallo"))
+    assert "".join(chunk.text or "" for chunk in chunks) == SAID
+    assert_charged_once(server, "gemini-2.5-pro", "1.25", "10.00")
+
+
+@pytest.mark.anyio
+async def test_googles_asynchronous_client_is_charged_alike(
+    server: WebProcess, google_client: genai.Client
+) -> None:
+    client = google_client.aio
+    stream = await client.models.generate_content_stream(model="gemini-2.5-flash-lite", contents="Hallo")
+    assert "".join([chunk.text or "" async for chunk in stream]) == SAID
+    await client.aclose()
+    assert_charged_once(server, "gemini-2.5-flash-lite", "0.10", "0.40")
+
+
+def test_a_stream_in_one_array_is_charged_and_says_no_more_than_it_may(
+    server: WebProcess, upstream: RunningUpstream
+) -> None:
+    """`fields` would have Google leave the usage out of each chunk."""
+    with server.client(api_key="") as client:
+        answer = client.post(
+            "/v1beta/models/gemini-3-flash-preview:streamGenerateContent",
+            params={"fields": "candidates", "$alt": "json;enum-encoding=int"},
+            headers={"x-goog-api-key": server.database.seed.api_key, "x-goog-fieldmask": "candidates"},
+            json={"contents": [{"parts": [{"text": "Hallo"}]}]},
+        )
+    assert [len(chunk["candidates"]) for chunk in answer.json()] == [1] * 6
+    assert (upstream.last.query, upstream.last.header("x-goog-fieldmask")) == ("", None)
+    assert_charged_once(server, "gemini-3-flash-preview", "0.50", "3.00")
+
+
+def test_google_is_sent_the_operators_key_and_no_other(
+    server: WebProcess, upstream: RunningUpstream, google_client: genai.Client
+) -> None:
+    google_client.models.generate_content(model="gemini-3.1-pro-preview", contents="Hallo")
+    assert upstream.last.header("x-goog-api-key") == UPSTREAM_KEY
+    assert server.database.seed.api_key not in str(upstream.last)
+
+
+def test_a_key_in_the_query_is_no_identity_and_is_kept_nowhere(
+    server: WebProcess, upstream: RunningUpstream
+) -> None:
+    before = len(upstream.calls)
+    asked = {"contents": [{"parts": [{"text": "Hallo"}]}]}
+    key = server.database.seed.api_key
+    path = "/v1beta/models/gemini-3.5-flash:generateContent"
+    with server.client(api_key="") as client:
+        refused = client.post(path, params={"key": key}, json=asked)
+        client.post(path, params={"key": key}, headers={"x-goog-api-key": key}, json=asked)
+    assert (refused.status_code, refused.json()["error"]["status"]) == (401, "UNAUTHENTICATED")
+    assert [call.query for call in upstream.calls[before:]] == [""]
+    events = server.database.rows("select * from usage_events where model_requested = 'gemini-3.5-flash'")
+    assert len(events) == 1
+    assert key not in str(events) + server.output
+
+
+def test_the_demo_models_answer_googles_client_without_an_upstream(
+    server: WebProcess, upstream: RunningUpstream, google_client: genai.Client
+) -> None:
+    before = len(upstream.calls)
+    config = genai.types.GenerateContentConfig(max_output_tokens=3)
+    whole = google_client.models.generate_content(model="demo-small", contents="Hello", config=config)
+    *_, last = google_client.models.generate_content_stream(
+        model="demo-small", contents="Hello", config=config
+    )
+    for answer in (whole, last):
+        assert answer.usage_metadata is not None
+        assert (answer.usage_metadata.prompt_token_count, answer.usage_metadata.candidates_token_count) == (
+            1,
+            3,
+        )
+    row = usage_of(server, "demo-small")
+    assert (row["calls"], row["tokens_input"], row["tokens_output"]) == (2, 2, 6)
+    # 2 × 0.50 + 6 × 1.50 per million
+    assert Decimal(str(row["cost_total"])) == (2 * Decimal("0.50") + 6 * Decimal("1.50")) / 1_000_000
+    assert len(upstream.calls) == before
+
+
+def test_the_google_client_is_told_of_a_wrong_key(server: WebProcess, upstream: RunningUpstream) -> None:
+    before = len(upstream.calls)
+    options = genai.types.HttpOptions(base_url=server.url)
+    client = genai.Client(api_key="tg_live_wrong", http_options=options)
+    with client, pytest.raises(google_errors.ClientError) as refused:
+        client.models.generate_content(model="gemini-2.5-flash", contents="Hallo")
+    assert (refused.value.code, refused.value.status) == (401, "UNAUTHENTICATED")
+    assert refused.value.details["code"] == "invalid_api_key"
+    assert len(upstream.calls) == before
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta"])
+def test_googles_429_reaches_its_client_and_is_free(server: WebProcess, version: str) -> None:
+    model = {"v1": "gemini-3.6-flash", "v1beta": "gemini-3.7-flash"}[version]
+    options = genai.types.HttpOptions(base_url=server.url, api_version=version, headers={"x-fault": "429"})
+    client = genai.Client(api_key=server.database.seed.api_key, http_options=options)
+    with client, pytest.raises(google_errors.ClientError, match="The double says 429") as refused:
+        list(client.models.generate_content_stream(model=model, contents="Hallo"))
+    assert (refused.value.code, refused.value.status) == (429, "RESOURCE_EXHAUSTED")
+    (event,) = server.database.rows(
+        f"select status, status_code, charge_total, quantity from usage_events where model_requested = '{model}'"
+    )
+    assert (event["status"], event["status_code"]) == ("error", 429)
+    assert (Decimal(str(event["charge_total"])), Decimal(str(event["quantity"]))) == (0, 0)
 
 
 def test_the_demo_models_need_no_upstream(

@@ -7,12 +7,13 @@ import anthropic
 import httpx
 import openai
 import pytest
+from google import genai
 
 from project.gateway import GatewaySettings, Upstream, build_gateway
 from tests.gateway.metered import Metered
 from tests.upstream import RunningUpstream, serving, upstream_server
 
-OPENAI_KEY, ANTHROPIC_KEY = "sk-upstream-openai", "sk-upstream-anthropic"
+OPENAI_KEY, ANTHROPIC_KEY, GOOGLE_KEY = "sk-upstream-openai", "sk-upstream-anthropic", "upstream-google"
 CALLER_KEY = "tg_test_caller"
 
 
@@ -35,6 +36,7 @@ def metered(served_upstream: RunningUpstream) -> Metered:
     settings = GatewaySettings(
         openai=Upstream("openai", f"{served_upstream.url}/v1", OPENAI_KEY),
         anthropic=Upstream("anthropic", served_upstream.url, ANTHROPIC_KEY),
+        google=Upstream("google", served_upstream.url, GOOGLE_KEY),
         read_timeout_s=0.5,
         request_bytes_max=100_000,
     )
@@ -69,6 +71,18 @@ def openai_client(gateway_url: str) -> Iterator[openai.OpenAI]:
 @pytest.fixture
 def anthropic_client(gateway_url: str) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=gateway_url, api_key=CALLER_KEY, max_retries=0) as client:
+        yield client
+
+
+def a_google_client(url: str, api_version: str = "v1beta") -> genai.Client:
+    """Google's official client; only the base URL is ours."""
+    options = genai.types.HttpOptions(base_url=url, api_version=api_version)
+    return genai.Client(api_key=CALLER_KEY, http_options=options)
+
+
+@pytest.fixture
+def google_client(gateway_url: str) -> Iterator[genai.Client]:
+    with a_google_client(gateway_url) as client:
         yield client
 
 

@@ -11,16 +11,19 @@ import pytest
 
 from tests.upstream import RunningUpstream
 
-PATHS = ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/messages", "/v1/execute"]
+GENERATE = "/v1beta/models/demo-small:generateContent"
+PATHS = ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/messages", "/v1/execute", GENERATE]
 DEEP = b'{"model":"demo-small","messages":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
 USER = {"role": "user", "content": "hi"}
+SAYS = [{"role": "user", "parts": [{"text": "hi"}]}]
 
 
 def problem_of(answer: httpx.Response, path: str) -> dict[str, Any]:
     """The problem document; on a provider's path it holds that provider's error object."""
     problem: dict[str, Any] = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
-    assert problem["status"] == answer.status_code
+    # Google's own client takes a `status` at the top for the name in the error object.
+    assert (problem["error"]["code"] if "/models/" in path else problem["status"]) == answer.status_code
     assert ("error" in problem) is (path != "/v1/execute")
     return problem
 
@@ -62,6 +65,14 @@ def test_a_body_that_cannot_be_read_is_a_400(
         ("/v1/messages", {"messages": [USER]}, "max_tokens"),
         ("/v1/messages", {"messages": [], "max_tokens": 5}, "messages"),
         ("/v1/messages", {"messages": [USER], "max_tokens": 0}, "max_tokens"),
+        (GENERATE, {}, "contents"),
+        (GENERATE, {"contents": []}, "contents"),
+        (GENERATE, {"contents": [{"role": "user"}]}, "contents"),
+        (GENERATE, {"contents": "hi"}, "contents"),
+        (GENERATE, {"contents": SAYS, "generationConfig": {"maxOutputTokens": 0}}, "maxOutputTokens"),
+        (GENERATE, {"contents": SAYS, "generation_config": {"max_output_tokens": -1}}, "maxOutputTokens"),
+        (GENERATE, {"contents": SAYS, "generationConfig": {"candidateCount": 2}}, "candidateCount must be 1"),
+        ("/v1beta/models/demo-embed:streamGenerateContent", {"contents": SAYS}, "demo-embed"),
         ("/v1/execute", {}, "prompt or messages"),
         ("/v1/execute", {"prompt": "hi", "messages": [USER]}, "prompt or messages"),
         ("/v1/execute", {"messages": []}, "prompt or messages"),

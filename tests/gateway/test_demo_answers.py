@@ -6,9 +6,12 @@ import anthropic
 import httpx
 import openai
 import pytest
+from google import genai
+from google.genai import errors as google_errors
 
 from project import tokenizer
 from project.demo_models import CHAT_MODELS, IMAGE_TOKENS, reply
+from tests.gateway.conftest import a_google_client
 from tests.gateway.metered import Metered
 
 QUESTION = "What runs in the forest?"
@@ -27,6 +30,12 @@ def gpt(demo_url: str) -> Iterator[openai.OpenAI]:
 @pytest.fixture
 def claude(demo_url: str) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=demo_url, api_key="any", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def gemini(demo_url: str) -> Iterator[genai.Client]:
+    with a_google_client(demo_url) as client:
         yield client
 
 
@@ -196,6 +205,85 @@ def test_a_message_stream_gathers_to_the_same_message(claude: anthropic.Anthropi
     assert text == "".join(SMALL.tokens[:5])
     assert final.stop_reason == "max_tokens"
     assert (final.usage.input_tokens, final.usage.output_tokens) == (ASKED, 5)
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta"])
+def test_content_is_generated_with_true_counts(demo_url: str, version: str) -> None:
+    with a_google_client(demo_url, version) as client:
+        answer = client.models.generate_content(model="demo-large", contents=QUESTION)
+    assert answer.text == LARGE.text
+    assert answer.model_version == "demo-large"
+    assert answer.candidates is not None
+    assert answer.candidates[0].finish_reason == genai.types.FinishReason.STOP
+    assert counts(answer) == (ASKED, LARGE.tokens_output, ASKED + LARGE.tokens_output)
+
+
+def counts(answer: genai.types.GenerateContentResponse) -> tuple[int | None, int | None, int | None]:
+    usage = answer.usage_metadata
+    assert usage is not None
+    return usage.prompt_token_count, usage.candidates_token_count, usage.total_token_count
+
+
+def test_a_stream_of_content_counts_along_and_ends_with_the_whole(gemini: genai.Client) -> None:
+    chunks = list(gemini.models.generate_content_stream(model="demo-small", contents=QUESTION))
+    assert "".join(chunk.text or "" for chunk in chunks) == SMALL.text
+    whole = SMALL.tokens_output
+    assert [counts(chunk) for chunk in chunks] == [(ASKED, n, ASKED + n) for n in range(1, whole + 1)]
+    ends = [candidate.finish_reason for chunk in chunks for candidate in chunk.candidates or ()]
+    assert ends == [None] * (whole - 1) + [genai.types.FinishReason.STOP]
+
+
+def test_a_stream_that_asks_for_no_events_is_one_array(demo_url: str) -> None:
+    asked = {"contents": [{"parts": [{"text": QUESTION}]}]}
+    answer = httpx.post(f"{demo_url}/v1beta/models/demo-small:streamGenerateContent", json=asked)
+    assert answer.headers["content-type"] == "application/json"
+    chunks = answer.json()
+    texts = [chunk["candidates"][0]["content"]["parts"][0]["text"] for chunk in chunks]
+    assert texts == SMALL.tokens
+    assert chunks[-1]["usageMetadata"]["candidatesTokenCount"] == SMALL.tokens_output
+
+
+def test_a_stream_of_one_token_is_an_array_all_the_same(demo_url: str) -> None:
+    config = {"maxOutputTokens": 1}
+    asked = {"contents": [{"parts": [{"text": QUESTION}]}], "generationConfig": config}
+    (chunk,) = httpx.post(f"{demo_url}/v1/models/demo-small:streamGenerateContent", json=asked).json()
+    assert chunk["candidates"][0]["finishReason"] == "MAX_TOKENS"
+
+
+def test_instructions_and_images_count_as_input_to_google(gemini: genai.Client) -> None:
+    answer = gemini.models.generate_content(
+        model="demo-small",
+        contents=[QUESTION, genai.types.Part.from_bytes(data=b"GIF89a", mime_type="image/gif")],
+        config=genai.types.GenerateContentConfig(system_instruction="Be brief", max_output_tokens=3),
+    )
+    assert counts(answer)[:2] == (tokenizer.count("Be brief") + ASKED + IMAGE_TOKENS, 3)
+    usage = answer.usage_metadata
+    assert usage is not None
+    assert [(detail.modality, detail.token_count) for detail in usage.prompt_tokens_details or ()] == [
+        (genai.types.MediaModality.TEXT, 2 + ASKED),
+        (genai.types.MediaModality.IMAGE, IMAGE_TOKENS),
+    ]
+    assert answer.candidates is not None
+    assert answer.candidates[0].finish_reason == genai.types.FinishReason.MAX_TOKENS
+
+
+def test_google_takes_both_spellings(demo_url: str) -> None:
+    contents = [{"role": "user", "parts": [{"text": QUESTION}]}]
+    asked = [
+        {"contents": contents, "systemInstruction": {"parts": [{"text": "Be brief"}]}, "generationConfig": {"maxOutputTokens": 3}},
+        {"contents": contents, "system_instruction": {"parts": [{"text": "Be brief"}]}, "generation_config": {"max_output_tokens": 3}},
+    ]  # fmt: skip
+    camel, snake = (
+        httpx.post(f"{demo_url}/v1beta/models/demo-small:generateContent", json=body).json() for body in asked
+    )
+    assert camel["usageMetadata"]["promptTokenCount"] == 2 + ASKED
+    assert (camel["candidates"], camel["usageMetadata"]) == (snake["candidates"], snake["usageMetadata"])
+
+
+def test_without_an_upstream_google_has_no_other_model(gemini: genai.Client) -> None:
+    with pytest.raises(google_errors.ClientError, match="gemini-x") as caught:
+        gemini.models.generate_content(model="gemini-x", contents="hi")
+    assert (caught.value.code, caught.value.status) == (404, "NOT_FOUND")
 
 
 def test_without_an_upstream_another_model_does_not_exist(

@@ -14,6 +14,7 @@ OURS = [(b"authorization", b"Bearer ours")]
         "transfer-encoding", "keep-alive", "proxy-authorization", "content-length", "accept-encoding", "expect",
         "helicone-auth", "x-portkey-api-key", "x-forwarded-for", "forwarded", "x-amz-security-token",
         "openai-organization", "openai-project", "idempotency-key", "x-litellm-customer-id", "x-end-user",
+        "x-goog-fieldmask", "x-goog-user-project", "x-http-method-override",
     ],
 )  # fmt: skip
 def test_what_tells_of_the_caller_or_of_the_connection_stays_here(name: str) -> None:
@@ -31,6 +32,7 @@ def test_what_tells_of_the_caller_or_of_the_connection_stays_here(name: str) -> 
         "anthropic-beta",
         "openai-beta",
         "x-stainless-lang",
+        "x-goog-api-client",
     ],
 )
 def test_what_belongs_to_the_protocol_goes_up(name: str) -> None:
@@ -41,6 +43,12 @@ def test_a_header_that_connection_names_is_for_this_hop_only() -> None:
     received = [(b"connection", b"close, X-Private"), (b"x-private", b"1"), (b"x-other", b"2")]
     names = [name for name, _ in for_upstream(received, [])]
     assert names == [b"x-other", b"accept-encoding"]
+
+
+def test_what_we_say_replaces_what_the_caller_said() -> None:
+    received = [(b"content-type", b"application/x-protobuf"), (b"x-other", b"2")]
+    own = [(b"content-type", b"application/json")]
+    assert for_upstream(received, own) == [(b"x-other", b"2"), (b"accept-encoding", b"identity"), *own]
 
 
 def test_the_answer_tells_nothing_of_our_account() -> None:

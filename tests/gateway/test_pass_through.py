@@ -8,19 +8,26 @@ import anthropic
 import httpx
 import openai
 import pytest
+from google import genai
+from google.genai import errors as google_errors
 
-from tests.gateway.conftest import ANTHROPIC_KEY, CALLER_KEY, OPENAI_KEY, read_until_cut
+from tests.gateway.conftest import ANTHROPIC_KEY, CALLER_KEY, GOOGLE_KEY, OPENAI_KEY, read_until_cut
 from tests.gateway.metered import Metered
 from tests.upstream import RunningUpstream
 from tests.upstream.wire import COMPLETION_TOKENS, PROMPT_TOKENS, WORDS
 
 CHAT: dict[str, Any] = {"model": "gpt-x", "messages": [{"role": "user", "content": "hi"}]}
 MESSAGE: dict[str, Any] = {**CHAT, "model": "claude-x", "max_tokens": 9}
+GENERATE = "/v1beta/models/gemini-x:generateContent"
+GENERATE_EVENTS = "/v1/models/gemini-x:streamGenerateContent?alt=sse"
+GENERATE_ARRAY = "/v1beta/models/gemini-x:streamGenerateContent"
+CONTENTS: dict[str, Any] = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": CHAT,
     "/v1/responses": {"model": "gpt-x", "input": "hi"},
     "/v1/embeddings": {"model": "embed-x", "input": "hi"},
     "/v1/messages": MESSAGE,
+    GENERATE: CONTENTS,
 }
 STREAMED = ["/v1/chat/completions", "/v1/responses", "/v1/messages"]
 STREAM = {**CHAT, "stream": True}
@@ -43,6 +50,90 @@ def test_a_stream_passes_byte_for_byte(
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert answer.content == upstream.last.answered
     assert upstream.last.finished
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [(GENERATE_EVENTS, fault) for fault in ("", "bytewise", "crlf", "huge")]
+    + [(GENERATE_ARRAY, fault) for fault in ("", "bytewise", "huge")],
+)
+def test_a_stream_of_googles_passes_byte_for_byte(
+    http: httpx.Client, upstream: RunningUpstream, path: str, fault: str
+) -> None:
+    answer = http.post(path, json=CONTENTS, headers={"x-fault": fault})
+    kind = "text/event-stream; charset=utf-8" if "alt=sse" in path else "application/json; charset=UTF-8"
+    assert answer.headers["content-type"] == kind
+    assert answer.content == upstream.last.answered
+    assert (upstream.last.finished, upstream.last.path) == (True, path.partition("?")[0])
+
+
+def test_googles_client_is_passed_on_streamed_and_not(
+    google_client: genai.Client, upstream: RunningUpstream
+) -> None:
+    answer = google_client.models.generate_content(model="gemini-x", contents="hi")
+    chunks = list(google_client.models.generate_content_stream(model="gemini-x", contents="hi"))
+    assert answer.text == "".join(chunk.text or "" for chunk in chunks) == "".join(WORDS)
+    for usage in (answer.usage_metadata, chunks[-1].usage_metadata):
+        assert usage is not None
+        assert (usage.prompt_token_count, usage.candidates_token_count) == (PROMPT_TOKENS, COMPLETION_TOKENS)
+    assert [(call.path, call.query) for call in upstream.calls] == [
+        ("/v1beta/models/gemini-x:generateContent", ""),
+        ("/v1beta/models/gemini-x:streamGenerateContent", "alt=sse"),
+    ]
+    assert str(upstream.last.header("x-goog-api-client")).startswith("google-genai-sdk/")
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("fields=candidates", {}),
+        ("%24fields=candidates", {}),
+        ("alt=proto", {"accept": "application/x-protobuf"}),
+        ("", {"x-goog-fieldmask": "candidates"}),
+        ("", {"content-type": "application/x-protobuf"}),
+        ("", {"x-http-method-override": "GET"}),
+    ],
+)
+def test_a_caller_cannot_have_its_usage_left_out_by_google(
+    http: httpx.Client, upstream: RunningUpstream, query: str, headers: dict[str, str]
+) -> None:
+    http.post(f"{GENERATE}?{query}", content=json.dumps(CONTENTS), headers=headers)
+    call = upstream.last
+    assert (call.query, call.header("accept"), call.header("content-type")) == ("", "*/*", "application/json")
+    assert (call.header("x-goog-fieldmask"), call.header("x-http-method-override")) == (None, None)
+
+
+def test_a_model_with_a_question_mark_in_its_name_makes_no_query(
+    http: httpx.Client, upstream: RunningUpstream
+) -> None:
+    http.post("/v1beta/models/gemini-x%3Ffields=candidates&x:generateContent", json=CONTENTS)
+    assert (upstream.last.model, upstream.last.query) == ("gemini-x?fields=candidates&x", "")
+
+
+def test_a_key_of_ours_that_google_refuses_is_our_error(
+    http: httpx.Client, upstream: RunningUpstream
+) -> None:
+    answer = http.post(GENERATE, json=CONTENTS, headers={"x-fault": "401"})
+    assert (answer.status_code, answer.json()["code"]) == (502, "upstream_refused_key")
+    assert answer.json()["error"]["status"] == "UNAVAILABLE"
+
+
+def test_googles_own_error_reaches_its_client(google_client: genai.Client, upstream: RunningUpstream) -> None:
+    with pytest.raises(google_errors.ClientError, match="The double says 429") as caught:
+        list(google_client.models.generate_content_stream(model="fault-429", contents="hi"))
+    assert (caught.value.code, caught.value.status) == (429, "RESOURCE_EXHAUSTED")
+
+
+@pytest.mark.parametrize("query", ["?alt=sse", ""])
+@pytest.mark.parametrize("fault", ["cut", "cut-late"])
+def test_a_stream_of_googles_that_is_cut_off_ends_cut_off(
+    http: httpx.Client, upstream: RunningUpstream, query: str, fault: str
+) -> None:
+    path = f"/v1/models/fault-{fault}:streamGenerateContent{query}"
+    received = read_until_cut(http, path, CONTENTS)
+    assert received
+    assert b"finishReason" not in received
+    assert not upstream.last.finished
 
 
 def test_the_body_goes_up_as_it_came(http: httpx.Client, upstream: RunningUpstream) -> None:
@@ -74,9 +165,12 @@ def test_the_upstream_sees_our_key_and_never_the_callers(
     http.post(f"{path}?beta=true&key={CALLER_KEY}", json=BODIES[path], headers=secret)
     call = upstream.last
     assert CALLER_KEY not in f"{call.headers} {call.query} {call.body!r}"
-    expected = (None, ANTHROPIC_KEY) if path == "/v1/messages" else (f"Bearer {OPENAI_KEY}", None)
-    assert (call.header("authorization"), call.header("x-api-key")) == expected
-    assert (call.query, call.header("accept-encoding")) == ("beta=true", "identity")
+    expected = {"/v1/messages": (None, ANTHROPIC_KEY, None), GENERATE: (None, None, GOOGLE_KEY)}.get(
+        path, (f"Bearer {OPENAI_KEY}", None, None)
+    )
+    assert tuple(map(call.header, ("authorization", "x-api-key", "x-goog-api-key"))) == expected
+    assert call.query == ("" if path == GENERATE else "beta=true")
+    assert call.header("accept-encoding") == "identity"
 
 
 def test_the_official_clients_protocol_headers_go_up(
@@ -167,14 +261,20 @@ def test_a_stream_without_usage_reports_none(
     assert metered.reported is None
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "begins"),
+    [
+        ("/v1/chat/completions", STREAM, b"data:"),
+        (GENERATE_EVENTS, CONTENTS, b"data:"),
+        (GENERATE_ARRAY, CONTENTS, b"[{"),
+    ],
+)
 def test_events_pass_while_the_upstream_is_still_speaking(
-    http: httpx.Client, upstream: RunningUpstream
+    http: httpx.Client, upstream: RunningUpstream, path: str, asked: dict[str, Any], begins: bytes
 ) -> None:
-    with http.stream(
-        "POST", "/v1/chat/completions", json=STREAM, headers={"x-fault": "slow", "x-pause": "0.1"}
-    ) as answer:
+    with http.stream("POST", path, json=asked, headers={"x-fault": "slow", "x-pause": "0.1"}) as answer:
         first = next(answer.iter_raw())
-        assert first.startswith(b"data:")
+        assert first.startswith(begins)
         assert not upstream.last.finished
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from metering.routes import DEFAULT_ROUTES, InvalidRoute, Route, RouteTable
+from project.gateway.app import PATHS, serves
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,10 @@ from metering.routes import DEFAULT_ROUTES, InvalidRoute, Route, RouteTable
         ("POST", "/v1/responses", "openai_responses"),
         ("POST", "/v1/embeddings", "openai_embeddings"),
         ("POST", "/v1/messages", "anthropic_messages"),
+        ("POST", "/v1beta/models/gemini-2.5-pro:generateContent", "gemini_generate"),
+        ("POST", "/v1beta/models/gemini-2.5-pro:streamGenerateContent", "gemini_generate"),
+        ("POST", "/v1/models/gemini-2.5-pro:generateContent", "gemini_generate"),
+        ("POST", "/v1/models/gemini-2.5-pro:streamGenerateContent", "gemini_generate"),
     ],
 )
 def test_the_default_table_meters_the_pass_throughs(method: str, path: str, wire_format: str) -> None:
@@ -29,12 +34,21 @@ def test_the_default_table_meters_the_pass_throughs(method: str, path: str, wire
         ("post", "/v1/messages"),
         ("POST", "/v1/messages/"),
         ("POST", "/v1/messages/count_tokens"),
+        ("GET", "/v1beta/models/gemini-2.5-pro:generateContent"),
+        ("POST", "/v1beta/models/gemini-2.5-pro:countTokens"),
         ("POST", "/"),
         ("POST", ""),
     ],
 )
 def test_anything_else_passes_untouched(method: str, path: str) -> None:
     assert RouteTable.compile(DEFAULT_ROUTES).match(method, path) is None
+
+
+def test_whatever_the_gateway_serves_is_metered() -> None:
+    table = RouteTable.compile(DEFAULT_ROUTES)
+    paths = [*PATHS, *(f"/{version}/models/x:{verb}" for version in ("v1", "v1beta", "v1alpha", "v2")
+                       for verb in ("generateContent", "streamGenerateContent", "countTokens"))]  # fmt: skip
+    assert [path for path in paths if serves(path)] == [path for path in paths if table.match("POST", path)]
 
 
 def test_a_name_in_braces_stands_for_one_segment_or_part_of_it() -> None:

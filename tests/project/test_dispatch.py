@@ -48,6 +48,8 @@ def dispatch(beside: Beside) -> Dispatch:
     ("path", "owner"),
     [
         ("/v1/execute", "gateway"), ("/v1/chat/completions", "gateway"), ("/v1/messages", "gateway"),
+        ("/v1/models/gemini-2.5-pro:generateContent", "gateway"), ("/v1beta/models/x:streamGenerateContent", "gateway"),
+        ("/v1beta/models/x:countTokens", "django"), ("/v1beta/models", "django"),
         ("/healthz", "operations"), ("/metrics", "operations"), ("/static/tollgate/portal.css", "static"),
         ("/v1/execute/", "django"), ("/v1/billing/usage", "django"), ("/admin/", "django"), ("/", "django"),
     ],

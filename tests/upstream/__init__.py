@@ -1,4 +1,4 @@
-"""A provider's API for tests: a real HTTP server that speaks OpenAI's and Anthropic's formats, with faults on demand.
+"""A provider's API for tests: a real HTTP server that speaks OpenAI's, Anthropic's and Google's formats, with faults on demand.
 
     with upstream_server() as upstream:
         GatewaySettings(openai=Upstream("openai", upstream.url, "sk-upstream"))

@@ -45,15 +45,30 @@ class Call:
     def header(self, name: str) -> str | None:
         return next((value for found, value in self.headers if found == name), None)
 
+    @property
+    def model(self) -> Any:
+        """The model asked for: at Google the path names it."""
+        at_google = wire.google_path(self.path)
+        return at_google[0] if at_google is not None else self.document.get("model")
+
+    @property
+    def streams(self) -> bool:
+        at_google = wire.google_path(self.path)
+        return (
+            at_google[1] == "streamGenerateContent"
+            if at_google is not None
+            else self.document.get("stream") is True
+        )
+
     def summary(self) -> Json:
         return {
-            "number": self.number, "path": self.path, "caller": self.caller, "model": self.document.get("model"),
+            "number": self.number, "path": self.path, "caller": self.caller, "model": self.model,
             "fault": self.fault.value, "finished": self.finished,
         }  # fmt: skip
 
 
 class Double:
-    """Speaks the four pass-through paths. `GET /_calls` lists the calls, `DELETE /_calls` forgets them."""
+    """Speaks the pass-through paths of all three providers. `GET /_calls` lists the calls, `DELETE /_calls` forgets them."""
 
     def __init__(self, pause_s: float = 0.02) -> None:
         self.pause_s = pause_s
@@ -78,7 +93,7 @@ class Double:
         if scope["path"] == "/_calls":
             return await self._tell(scope["method"], send)
         call = await self._record(scope, receive)
-        if call.path not in wire.PATHS or scope["method"] != "POST":
+        if wire.service(call.path) not in wire.SERVICES or scope["method"] != "POST":
             return await _Reply(call, send).whole(404, {"error": {"message": "no such path"}})
         return await self._answer(call, _Reply(call, send))
 
@@ -107,7 +122,7 @@ class Double:
             call = Call(self._count, scope["path"], scope["query_string"].decode("latin-1"), headers, body)
             with contextlib.suppress(ValueError):
                 call.document = json.loads(body)
-            call.fault = fault_of(call.header(HEADER) or "", call.document.get("model"))
+            call.fault = fault_of(call.header(HEADER) or "", call.model)
             call.caller = call.header(CALLER_HEADER) or _user_of(call.document)
             self._calls.append(call)
         return call
@@ -118,11 +133,11 @@ class Double:
             await asyncio.Event().wait()
         if fault in _ERRORS:
             return await reply.error(_ERRORS[fault])
-        if not isinstance(call.document.get("model"), str):
+        if not isinstance(call.model, str):
             return await reply.whole(400, wire.error(call.path, 400, "you must provide a model parameter"))
         answer = _answer_for(call)
         reply.pause_s = float(call.header(PAUSE_HEADER) or self.pause_s) if fault is Fault.SLOW else 0.0
-        if call.document.get("stream") is True:
+        if call.streams:
             return await reply.stream(wire.events(call.path, answer))
         return await reply.whole(200, wire.whole(call.path, answer))
 
@@ -132,9 +147,10 @@ def _answer_for(call: Call) -> Answer:
     options = call.document.get("stream_options") or {}
     return Answer(
         number=call.number,
-        model=call.document["model"],
+        model=call.model,
         usage=None if call.fault is Fault.NO_USAGE else wire.usage_for(call.path, given),
         include_usage=options.get("include_usage") is True,
+        array="alt=sse" not in call.query.split("&"),
         padding={"padding": wire.HUGE} if call.fault is Fault.HUGE else {},
     )
 
@@ -152,6 +168,9 @@ class _Reply:
         self.pause_s = 0.0
 
     async def error(self, status: int) -> None:
+        if status == 401 and wire.service(self._call.path) == wire.GENERATE:
+            await self.whole(400, wire.google_refuses_the_key())
+            return
         extra = {429: [(b"retry-after", b"2")], 307: [(b"location", b"http://elsewhere.invalid/v1/chat")]}
         await self.whole(
             status, wire.error(self._call.path, status, f"The double says {status}."), extra.get(status, [])
@@ -176,7 +195,9 @@ class _Reply:
 
     async def stream(self, events: list[bytes]) -> None:
         fault = self._call.fault
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *self._headers()]
+        in_array = events[0].startswith(b"[")
+        kind = b"application/json; charset=UTF-8" if in_array else b"text/event-stream; charset=utf-8"
+        headers = [(b"content-type", kind), *self._headers()]
         pieces = _pieces(fault, events)
         if fault is Fault.GZIP:
             headers.append((b"content-encoding", b"gzip"))
@@ -223,7 +244,10 @@ def _pieces(fault: Fault, events: list[bytes]) -> list[bytes]:
     if fault is Fault.BYTEWISE:
         return [bytes((byte,)) for event in events for byte in event]
     if fault is Fault.CRLF:
-        return [b": keep-alive\r\n\r\n" + event.replace(b"\n", b"\r\n") for event in events]
+        return [
+            b": keep-alive\r\n\r\n" + event.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+            for event in events
+        ]
     if fault is Fault.GZIP:
         return [gzip.compress(b"".join(events))]
     return events

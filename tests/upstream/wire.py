@@ -1,6 +1,7 @@
 """Answers in the shapes of the providers: whole, and as the events of a stream. Pure functions over an `Answer`."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,10 @@ Json = dict[str, Any]
 WORDS = ("Viele", " liebe", " Grüße", " vom", " Modell")  # characters of two bytes, so that a cut can hit one
 PROMPT_TOKENS, COMPLETION_TOKENS = 12, len(WORDS)
 HUGE = "x" * (1024 * 1024 + 1)
+GENERATE = "generateContent"  # stands for all paths of Google's, which differ by model
+_GOOGLE_PATH = re.compile(
+    r"/v1(?:beta)?/models/(?P<model>[^/]+):(?P<verb>generateContent|streamGenerateContent)"
+)
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Answer:
     model: str
     usage: Json | None
     include_usage: bool = False
+    array: bool = False  # Google's stream as one JSON array
     padding: Json = field(default_factory=dict)
     words: tuple[str, ...] = WORDS
 
@@ -26,10 +32,26 @@ class Answer:
         return "".join(self.words)
 
 
+def google_path(path: str) -> tuple[str, str] | None:
+    """Model and verb of a path of Google's, None for any other."""
+    found = _GOOGLE_PATH.fullmatch(path)
+    return (found["model"], found["verb"]) if found is not None else None
+
+
+def service(path: str) -> str:
+    """What the path leads to: itself, or `GENERATE`."""
+    return path if google_path(path) is None else GENERATE
+
+
 def usage_for(path: str, given: Json | None) -> Json:
     """The usage object of that path's API: the default counts, or the ones that the test gives."""
     if given is not None:
         return given
+    if service(path) == GENERATE:
+        return {
+            "promptTokenCount": PROMPT_TOKENS, "candidatesTokenCount": COMPLETION_TOKENS,
+            "totalTokenCount": PROMPT_TOKENS + COMPLETION_TOKENS,
+        }  # fmt: skip
     if path == "/v1/chat/completions":
         total = PROMPT_TOKENS + COMPLETION_TOKENS
         return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS, "total_tokens": total}
@@ -41,13 +63,14 @@ def usage_for(path: str, given: Json | None) -> Json:
 
 def whole(path: str, answer: Answer) -> Json:
     """The answer of a call that is no stream."""
-    document = _WHOLE[path](answer)
-    return {**document, **({} if answer.usage is None else {"usage": answer.usage}), **answer.padding}
+    document = _WHOLE[service(path)](answer)
+    name = "usageMetadata" if service(path) == GENERATE else "usage"
+    return {**document, **({} if answer.usage is None else {name: answer.usage}), **answer.padding}
 
 
 def events(path: str, answer: Answer) -> list[bytes]:
     """The events of a stream; the last one is the terminal one."""
-    return _EVENTS[path](answer)
+    return _EVENTS[service(path)](answer)
 
 
 def _chat(answer: Answer) -> Json:
@@ -134,11 +157,53 @@ def _message_events(answer: Answer) -> list[bytes]:
     ]
 
 
+def _generated(answer: Answer) -> Json:
+    return _candidate(answer, answer.text, finish_reason="STOP")
+
+
+def _candidate(answer: Answer, text: str, finish_reason: str | None = None) -> Json:
+    candidate: Json = {"content": {"parts": [{"text": text}], "role": "model"}, "index": 0}
+    candidate |= {"finishReason": finish_reason} if finish_reason else {}
+    return {
+        "candidates": [candidate],
+        "modelVersion": answer.model,
+        "responseId": f"generated-{answer.number}",
+    }
+
+
+def _generate_events(answer: Answer) -> list[bytes]:
+    """Each chunk says the usage so far; the last one, which has no text, says all of it."""
+    chunks = [_candidate(answer, word) for word in answer.words]
+    chunks.append({**_candidate(answer, "", finish_reason="STOP"), **answer.padding})
+    if answer.usage is not None:
+        prompt = answer.usage["promptTokenCount"]
+        for so_far, chunk in enumerate(chunks, start=1):
+            chunk["usageMetadata"] = {
+                "promptTokenCount": prompt,
+                "candidatesTokenCount": so_far,
+                "totalTokenCount": prompt + so_far,
+            }
+        chunks[-1]["usageMetadata"] = answer.usage
+    if not answer.array:
+        return [b"data: " + _json(chunk) + b"\r\n\r\n" for chunk in chunks]
+    first, *others = [_json(chunk) for chunk in chunks]
+    pieces = [b"[" + first, *(b"\n,\r\n" + chunk for chunk in others)]
+    return [*pieces[:-1], pieces[-1] + b"\n]"]
+
+
 def error(path: str, status: int, message: str) -> Json:
     """An error as that provider words it."""
+    if service(path) == GENERATE:
+        return {"error": {"code": status, "message": message, "status": _GOOGLE_STATUSES[status]}}
     if path == "/v1/messages":
         return {"type": "error", "error": {"type": "api_error", "message": message}}
     return {"error": {"message": message, "type": "server_error", "code": str(status), "param": None}}
+
+
+def google_refuses_the_key() -> Json:
+    """What Google says of a key that it does not know, with the status 400."""
+    reason = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
+    return {"error": {**error(_ANY_GOOGLE_PATH, 400, "API key not valid.")["error"], "details": [reason]}}
 
 
 def _named(name: str, facts: Json) -> bytes:
@@ -149,15 +214,21 @@ def _json(value: Json) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+_ANY_GOOGLE_PATH = "/v1/models/any:generateContent"
+_GOOGLE_STATUSES = {
+    307: "UNKNOWN", 400: "INVALID_ARGUMENT", 429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 529: "UNAVAILABLE",
+}  # fmt: skip
 _WHOLE = {
     "/v1/chat/completions": _chat,
     "/v1/responses": _response,
     "/v1/embeddings": _embeddings,
     "/v1/messages": _message,
+    GENERATE: _generated,
 }
 _EVENTS = {
     "/v1/chat/completions": _chat_events,
     "/v1/responses": _response_events,
     "/v1/messages": _message_events,
+    GENERATE: _generate_events,
 }
-PATHS = frozenset(_WHOLE)
+SERVICES = frozenset(_WHOLE)
