@@ -137,4 +137,9 @@ Make a call, then look at what it cost:
   curl -i {base}/v1/execute {bearer} -H 'Content-Type: application/json' -d '{body}'
   curl {base}/v1/billing/usage {bearer}
 
+The official clients work with that key; the models are demo-small and demo-large:
+  OpenAI     base_url="{base}/v1"
+  Anthropic  base_url="{base}"
+  Google     http_options={{"base_url": "{base}"}}
+
 Ctrl-C stops everything."""
