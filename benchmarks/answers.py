@@ -25,6 +25,15 @@ MESSAGE = json.dumps({
         "cache_read_input_tokens": 5000, "output_tokens": 500, "service_tier": "standard",
     },
 }).encode()  # fmt: skip
+GENERATION = json.dumps({
+    "candidates": [{"content": {"parts": [{"text": _TEXT}], "role": "model"}, "finishReason": "STOP", "index": 0}],
+    "usageMetadata": {
+        "promptTokenCount": 1000, "cachedContentTokenCount": 400, "candidatesTokenCount": 200, "thoughtsTokenCount": 300,
+        "totalTokenCount": 1500, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 1000}],
+        "cacheTokensDetails": [{"modality": "TEXT", "tokenCount": 400}], "trafficType": "ON_DEMAND",
+    },
+    "modelVersion": "gemini-2.5-pro", "responseId": "r1",
+}).encode()  # fmt: skip
 EMBEDDING = json.dumps({
     "object": "list", "model": "text-embedding-3-small",
     "data": [{"object": "embedding", "index": 0, "embedding": [0.0123] * 100}],

@@ -3,7 +3,10 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import msgspec
+
 from pricing.pricelist import Rate, RateCard
+from pricing.sources.genai_catalogue import read_genai_catalogue
 
 # US dollars for a million tokens: uncached input, cache read, cache writes, output.
 PER_MILLION = {
@@ -29,3 +32,15 @@ def bench_card() -> RateCard:
                     )
                 )  # fmt: skip
     return RateCard.compile(rates, {}, version=1)
+
+
+def catalogue_rates(at: datetime) -> list[Rate]:
+    """Every price of a public catalogue, of more than 2,000 models, in the books `cost` and `list`."""
+    since = datetime(2025, 1, 1, tzinfo=UTC)
+    prices = [msgspec.structs.asdict(price) for price in read_genai_catalogue(at).prices.values()]
+    return [
+        Rate(id=number, book=book, currency="USD", effective_from=since, **price)
+        for number, (book, price) in enumerate(
+            ((book, price) for book in ("cost", "list") for price in prices), start=1
+        )
+    ]
