@@ -5,6 +5,7 @@ Strict on purpose: a field that is misspelt is an error and not a case that chec
 
 import base64
 import json
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ import msgspec
 ROOT = Path(__file__).resolve().parent.parent / "corpus"
 Framing = Literal["json", "sse", "ndjson", "json_array", "aws_event_stream", "websocket"]
 Side = Literal["input", "output"]
+_FILLER = re.compile(r"\{(\d+) (words|bytes)\}")
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True):
@@ -142,6 +144,15 @@ def quantities(buckets: dict[str, int | str]) -> dict[str, int | Decimal]:
         for bucket, value in buckets.items()
         if value
     }
+
+
+def request_body(case: Case) -> bytes:
+    """The body of the request, with words and bytes in place of `{7 words}` and `{7 bytes}`."""
+    return _FILLER.sub(_filler, json.dumps(case.request.body, ensure_ascii=False)).encode()
+
+
+def _filler(found: re.Match[str]) -> str:
+    return {"words": "ant ", "bytes": "A"}[found[2]] * int(found[1])
 
 
 def body_of(case: Case) -> bytes:

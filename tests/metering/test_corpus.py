@@ -22,7 +22,18 @@ from pricing.pricelist import Rate, RateCard
 from pricing.rating import Charge, rate_usage
 from pricing.units import REQUEST, is_billable, is_token, rate_candidates
 from pricing.usage import Usage
-from tests.metering.corpus import Case, Cost, Expect, Line, body_of, compact, load, names, quantities
+from tests.metering.corpus import (
+    Case,
+    Cost,
+    Expect,
+    Line,
+    body_of,
+    compact,
+    load,
+    names,
+    quantities,
+    request_body,
+)
 
 NAMES = names()
 SHAPES = range(1, 37)
@@ -113,7 +124,7 @@ def added(all_buckets: Iterable[dict[str, int | Decimal]]) -> dict[str, int | De
 
 
 def facts_of(case: Case) -> RequestFacts:
-    facts = read_request(json.dumps(case.request.body).encode(), wire_format(case.wire_format))
+    facts = read_request(request_body(case), wire_format(case.wire_format))
     return msgspec.structs.replace(facts, model=case.request.model or facts.model)
 
 
