@@ -6,6 +6,7 @@ twice is inside it twice, one that is left out is not.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta, tzinfo
+from functools import cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import msgspec
@@ -57,6 +58,7 @@ def zone_of(name: str) -> tzinfo:
         raise ValueError(f"{name!r} is no time zone that this machine knows") from error
 
 
+@cache
 def is_zone(name: str) -> bool:
     """Whether `name` is an IANA time zone, the same on every machine."""
     return name not in _NO_PLACE and name in available_timezones()

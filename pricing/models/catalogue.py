@@ -18,6 +18,7 @@ from pricing.conditions import (
     line_key,
     problem_with_word,
 )
+from pricing.conflicts import conflicts
 from pricing.fields import AmountField
 from pricing.hours import WEEKDAYS, is_zone, weekday_set
 from pricing.money import EXACT as EXACTLY, decimal_string
@@ -96,11 +97,14 @@ class RateQuerySet(models.QuerySet["Rate"]):
         raise TypeError("a rate is never deleted; charges refer to it")
 
     def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list["Rate"]:
+        rates = list(objs)
         with transaction.atomic():
             CatalogueVersion.bump()
-            for rate in objs:
-                rate.line = rate.line_key()
-            return super().bulk_create(objs, *args, **kwargs)
+            for rate in rates:
+                rate.clean_row()
+            books, models_ = {rate.book_id for rate in rates}, {rate.model for rate in rates}
+            _refuse_conflicts(rates, Rate.objects.filter(book__in=books, model__in=models_))
+            return super().bulk_create(rates, *args, **kwargs)
 
     def open(self) -> Self:
         """Those that hold until further notice."""
@@ -114,12 +118,9 @@ class RateQuerySet(models.QuerySet["Rate"]):
         """All rates for what `rate` prices, under its conditions: at any instant at most one of them counts."""
         return self.filter(line=rate.line_key())
 
-    def overlapping(self, rate: "Rate") -> Self:
-        """Other rates that hold at some instant of the span of `rate`."""
-        found = self.filter(Q(effective_to__isnull=True) | Q(effective_to__gt=rate.effective_from))
-        if rate.effective_to is not None:
-            found = found.filter(effective_from__lt=rate.effective_to)
-        return found.exclude(pk=rate.pk)
+    def for_same_thing(self, rate: "Rate") -> Self:
+        """Other rates for what `rate` prices, under whatever conditions."""
+        return self.filter(**{name: getattr(rate, name) for name in LINE_FIELDS}).exclude(pk=rate.pk)
 
 
 class Rate(models.Model):
@@ -203,7 +204,7 @@ class Rate(models.Model):
             raise TypeError("a rate is never edited; supersede it by a new one")
         with transaction.atomic():
             CatalogueVersion.bump()
-            self.clean_fields(exclude={"line"})
+            self.clean_row()
             self.clean()
             super().save(*args, **kwargs)
 
@@ -220,18 +221,20 @@ class Rate(models.Model):
         return line_key(self.book_id, self.provider, self.model, self.match, self.bucket, self.conditions)
 
     def clean(self) -> None:
-        """Raises ValidationError for what could not be rated by, and for a second rate at the same time."""
+        """Raises ValidationError for what could not be rated by, and for a second rate for the same calls and time."""
         self.check_conditions()
         self.check_price()
         self.line = self.line_key()
         begins: Any = self.effective_from  # None where a form was filled in badly
-        if begins is None or not self.book_id:
-            return
-        rivals = Rate.objects.same_line(self).filter(revision=self.revision).overlapping(self)
-        if (other := rivals.first()) is not None:
-            raise ValidationError(
-                f"another rate for the same thing holds at that time; supersede it: {other}"
-            )
+        if begins is not None and self.book_id:
+            _refuse_conflicts([self], Rate.objects.for_same_thing(self))
+
+    def clean_row(self) -> None:
+        """Bring the columns into the form in which they are stored. Raises ValidationError for what they cannot hold."""
+        self.clean_fields(exclude={"line", "book"})
+        self.check_conditions()
+        self.check_price()
+        self.line = self.line_key()
 
     def check_conditions(self) -> None:
         """Raises ValidationError for conditions under which it would never hold, or that say nothing."""
@@ -360,6 +363,26 @@ class ClockOffset(models.Model):
         cls.objects.update_or_create(id=ONE_ROW, defaults={"offset_us": offset // timedelta(microseconds=1)})
         clock.set_offset(offset)
         return offset
+
+
+def _refuse_conflicts(rates: list[Rate], known: RateQuerySet) -> None:
+    """Raises ValidationError naming the other rate where one of `rates` could hold beside it, with nothing to choose by."""
+    try:
+        found = next(conflicts(rates, known), None)
+    except ValueError as error:  # a rate that is there already, from a machine that knows more time zones
+        raise ValidationError(str(error)) from error
+    if found is None:
+        return
+    other, at = found.other, f"{found.instant:%Y-%m-%d %H:%M} UTC"
+    name = f"rate {other.pk}, {other}" if other.pk else str(other)
+    if found.is_same_line:
+        raise ValidationError(
+            f"another rate for the same thing holds at that time ({at}); supersede it: {name}"
+        )
+    raise ValidationError(
+        f"ambiguous: another rate with the same conditions holds for the same calls in hours that meet, first at {at}; "
+        f"choose other hours or set one more condition: {name}"
+    )
 
 
 def _divides(price: Decimal, per: int) -> bool:

@@ -1,13 +1,14 @@
 """Rates are dated, never edited, never deleted, and never two at a time."""
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, connection, models, transaction
 
 from pricing.catalog import load_rate_card
 from pricing.models import CatalogueVersion, ModelAlias, PriceBook, Rate
@@ -259,24 +260,183 @@ def test_the_card_names_the_version_it_was_read_at(book: PriceBook) -> None:
     assert load_rate_card().rates == 1
 
 
+# Two that nothing could choose between.
+
+OFFICE: dict[str, Any] = {"time_from": time(9), "time_to": time(17), "time_zone": "Europe/Berlin"}
+MEET = [
+    (OFFICE, {**OFFICE, "time_from": time(16, 59), "time_to": time(18)}),
+    (OFFICE, {**OFFICE, "time_zone": "Europe/London"}),
+    ({**OFFICE, "batch": True, "region": "us"}, {**OFFICE, "batch": True, "region": "us", "time_zone": "Asia/Tokyo",
+                                                "time_from": time(20)}),
+    ({"weekdays": "mon,tue", "time_zone": "UTC"}, {"weekdays": "tue,wed", "time_zone": "UTC"}),
+    ({"weekdays": "mon", "time_zone": "UTC"}, {"weekdays": "tue", "time_zone": "Asia/Shanghai"}),
+    ({"weekdays": "mon", **OFFICE}, {"weekdays": "mon,fri", **OFFICE, "time_from": time(12)}),
+    ({**OFFICE, "input_above": 100}, {**OFFICE, "input_above": 100, "time_from": time(8)}),
+    ({**OFFICE, "match": "prefix"}, {**OFFICE, "match": "prefix", "time_from": time(8)}),
+]  # fmt: skip
+DO_NOT_MEET = [
+    (OFFICE, {**OFFICE, "time_from": time(17), "time_to": time(9)}),
+    (OFFICE, {**OFFICE, "time_zone": "Australia/Sydney"}),
+    (
+        OFFICE,
+        {"weekdays": "mon", "time_zone": "UTC"},
+    ),  # other conditions: the window comes first in the order
+    (OFFICE, {**OFFICE, "time_from": time(8), "input_above": 100}),
+    (OFFICE, {**OFFICE, "time_from": time(8), "match": "prefix"}),
+    (OFFICE, {**OFFICE, "time_from": time(8), "bucket": "out_visible"}),
+    ({**OFFICE, "service_tier": "flex"}, {**OFFICE, "time_from": time(8), "service_tier": "priority"}),
+    ({"weekdays": "mon", "time_zone": "UTC"}, {"weekdays": "tue", "time_zone": "UTC"}),
+    ({"weekdays": "mon", **OFFICE}, {"weekdays": "tue", **OFFICE}),
+    ({**OFFICE, "effective_to": JULY}, {**OFFICE, "time_from": time(8), "effective_from": JULY}),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), MEET)
+def test_rates_of_the_same_conditions_whose_hours_meet_are_refused_and_the_other_is_named(
+    book: PriceBook, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    first = rate(book, **one)
+    with pytest.raises(ValidationError, match=rf"ambiguous: .*: rate {first.pk}, acme/large"):
+        rate(book, "3", **other)
+    assert Rate.objects.count() == 1
+
+
+@pytest.mark.parametrize(("one", "other"), DO_NOT_MEET)
+def test_rates_whose_hours_do_not_meet_or_whose_conditions_differ_stand_side_by_side(
+    book: PriceBook, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    rate(book, **one)
+    rate(book, "3", **other)
+    assert Rate.objects.count() == 2
+
+
+@pytest.mark.parametrize("stored", [0, 1])
+@pytest.mark.parametrize(("one", "other"), [MEET[0], ({}, {"effective_from": JULY})])
+def test_many_rates_at_once_are_judged_as_one_by_one(
+    book: PriceBook, one: dict[str, Any], other: dict[str, Any], stored: int
+) -> None:
+    known = {
+        "book": book,
+        "provider": "acme",
+        "model": "large",
+        "bucket": "in_uncached",
+        "effective_from": JANUARY,
+    }
+    rates = [
+        Rate(price=Decimal(2), **{**known, **given}) for given in (one, other, {"bucket": "out_visible"})
+    ]
+    for kept in rates[:stored]:
+        kept.save()
+    with pytest.raises(ValidationError, match="another rate"):
+        Rate.objects.bulk_create(rates[stored:])
+    assert Rate.objects.count() == stored
+
+
+def test_many_rates_at_once_are_checked_as_one_by_one(book: PriceBook) -> None:
+    known = {
+        "book": book,
+        "provider": "acme",
+        "model": "large",
+        "effective_from": JANUARY,
+        "price": Decimal(2),
+    }
+    with pytest.raises(ValidationError, match="no bucket"):
+        Rate.objects.bulk_create([Rate(bucket="in_uncached", **known), Rate(bucket="tokens", **known)])
+    with pytest.raises(ValidationError, match="time zone"):
+        Rate.objects.bulk_create([Rate(bucket="in_uncached", weekdays="mon", **known)])
+    assert not Rate.objects.exists()
+    Rate.objects.bulk_create([Rate(bucket="in_uncached", weekdays="mon-fri", time_zone="UTC", **known)])
+    assert Rate.objects.get().weekdays == "mon,tue,wed,thu,fri"
+
+
+# What the database itself refuses.
+
+
+def insert(rate: Rate) -> None:
+    """Past every check of ours, as SQL from outside would do it."""
+    rate.line = rate.line_key()
+    models.QuerySet.bulk_create(Rate.objects.all(), [rate])
+
+
+def raw(book: PriceBook, start: datetime, end: datetime | None = None, **given: Any) -> Rate:
+    known = {"provider": "acme", "model": "large", "bucket": "in_uncached", "price": Decimal(2)}
+    return Rate(book=book, effective_from=start, effective_to=end, **{**known, **given})
+
+
+@pytest.mark.engine("postgresql")
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (JANUARY - timedelta(1), None),
+        (JULY - timedelta(microseconds=1), None),
+        (JANUARY + timedelta(1), JULY),
+    ],
+)
+def test_postgresql_refuses_an_overlap_of_one_line_by_itself(
+    book: PriceBook, start: datetime, end: datetime | None
+) -> None:
+    insert(raw(book, JANUARY, JULY))
+    with pytest.raises(IntegrityError, match="tollgate_rates_one_at_a_time"), transaction.atomic():
+        insert(raw(book, start, end))
+    insert(raw(book, JULY))
+    insert(raw(book, JANUARY, batch=True))
+    insert(raw(book, JANUARY, revision=1))
+    assert Rate.objects.count() == 4
+
+
+def test_both_engines_refuse_a_line_that_begins_twice_at_one_instant(book: PriceBook) -> None:
+    insert(raw(book, JANUARY))
+    with pytest.raises(IntegrityError), transaction.atomic():
+        insert(raw(book, JANUARY, JULY))
+
+
+@pytest.mark.engine("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_of_two_that_write_past_the_checks_at_once_postgresql_refuses_one(book: PriceBook) -> None:
+    refused = both_at_once(lambda start: insert(raw(book, start)), JANUARY, JULY)
+    assert [type(error) for error in refused] == [IntegrityError]
+    assert Rate.objects.count() == 1
+
+
 @pytest.mark.django_db(transaction=True)
 def test_of_two_rates_added_at_once_for_the_same_time_one_is_refused(book: PriceBook) -> None:
-    together = threading.Barrier(2)
+    refused = both_at_once(lambda start: rate(book, effective_from=start), JANUARY, JULY)
+    assert [type(error) for error in refused] == [ValidationError]
+    assert Rate.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_ambiguous_rates_added_at_once_one_is_refused(book: PriceBook) -> None:
+    refused = both_at_once(lambda start: rate(book, **OFFICE | {"time_from": start}), time(9), time(10))
+    assert [type(error) for error in refused] == [ValidationError]
+    assert Rate.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_that_supersede_at_once_one_is_refused(book: PriceBook) -> None:
+    first = rate(book)
+    refused = both_at_once(lambda at: first.supersede(Decimal(3), at), JULY, AUGUST)
+    assert [type(error) for error in refused] == [ValueError]
+    assert Rate.objects.count() == 2
+
+
+def both_at_once(act: Callable[[Any], object], *arguments: Any) -> list[Exception]:
+    """Calls `act` with each argument in a thread of its own; what was raised."""
+    together = threading.Barrier(len(arguments))
     refused: list[Exception] = []
 
-    def add(start: datetime) -> None:
+    def run(argument: Any) -> None:
         try:
             together.wait(timeout=10)
-            rate(book, effective_from=start)
-        except ValidationError as error:
+            act(argument)
+        except (ValidationError, IntegrityError, ValueError) as error:
             refused.append(error)
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=add, args=(start,)) for start in (JANUARY, JULY)]
+    threads = [threading.Thread(target=run, args=(argument,)) for argument in arguments]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(refused) == 1
-    assert Rate.objects.count() == 1
+    return refused
