@@ -91,6 +91,7 @@ def _read(digest: str) -> tuple[Snapshot, bool] | None:
         plan=PLAN,
         currency=customer.currency,
         period_anchor=customer.period_anchor,
+        blocks_unpriced=customer.blocks_unpriced,
     )
     return snapshot, key.last_used_at is None or key.last_used_at < clock.now() - USED_NOTED_EVERY
 

@@ -75,7 +75,18 @@ class CustomerAdmin(KeptForever):
     actions = ("suspend", "reactivate")
     fieldsets = (
         (None, {"fields": ("name", "company", "external_id", "email", "is_active", "see_also")}),
-        ("Money", {"fields": ("currency", "stripe_customer_id", "payment_overdue", "in_overage")}),
+        (
+            "Money",
+            {
+                "fields": (
+                    "currency",
+                    "blocks_unpriced",
+                    "stripe_customer_id",
+                    "payment_overdue",
+                    "in_overage",
+                )
+            },
+        ),
         ("Tax", {"fields": ("tax_country", "tax_id", "tax_exempt"), "classes": ("collapse",)}),
         ("Record", {"fields": ("id", "created_at", "updated_at"), "classes": ("collapse",)}),
     )

@@ -50,6 +50,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     period_anchor: datetime
     period_interval: periods.Interval = "month"
     shows_cost: bool = True
+    blocks_unpriced: bool = False
 
 
 Load = Callable[[str], Awaitable[Snapshot | None]]
@@ -207,4 +208,5 @@ def _account(digest: str, snapshot: Snapshot, at: datetime) -> Account:
         period_start=period.start,
         period_end=period.end,
         shows_cost=snapshot.shows_cost,
+        blocks_unpriced=snapshot.blocks_unpriced,
     )

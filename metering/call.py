@@ -32,6 +32,7 @@ from metering.claim import is_complete
 from metering.clean import clean_event, clean_hold
 from metering.context import Terms, context_of
 from metering.estimate import RequestFacts
+from metering.extract import provider_of
 from metering.gate import Account
 from metering.ids import instant_of, uuid7
 from metering.policy import WhoPays, asked_for, outcome_of, terms_for
@@ -73,7 +74,7 @@ class Call(msgspec.Struct, gc=True):
                 currency=account.currency, plan=account.plan, api_key_id=account.api_key_id,
                 api_key_hash=account.api_key_hash, user_id=self.user_id, task_type=self.facts.task_type or "",
                 endpoint=self.endpoint, method=self.method, feature=self.route.feature,
-                provider=self.route.provider, model=self.facts.model or "",
+                provider=provider_of(self.route.provider, self.facts.model), model=self.facts.model or "",
                 tokens_input=self.facts.tokens_input_estimate, request_id=self.request_id, claim=self.claim,
             )
         )  # fmt: skip

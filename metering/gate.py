@@ -32,6 +32,7 @@ class Account(msgspec.Struct, frozen=True):
     cost_book: str = "cost"
     list_book: str = "list"
     shows_cost: bool = True  # may the customer see what the provider charges us (X-Usage-Cost)
+    blocks_unpriced: bool = False  # admits no call to a model that its list book has no rate for
     metadata: dict[str, Any] = {}
 
 

@@ -16,11 +16,17 @@ from metering.claim import HEADER as KEY_HEADER, claim_of
 from metering.clean import TEXT_LIMITS, clean_text
 from metering.drains import Drains
 from metering.estimate import RequestFacts, read_request
-from metering.extract import WireFormat, read_header, wire_format
+from metering.extract import WireFormat, provider_of, read_header, wire_format
 from metering.gate import Account, Gate
 from metering.ids import uuid7
 from metering.policy import WhoPays
-from metering.problem import Refusal, credits_do_not_cover, idempotency_conflict, metering_unavailable
+from metering.problem import (
+    Refusal,
+    credits_do_not_cover,
+    idempotency_conflict,
+    metering_unavailable,
+    model_not_priced,
+)
 from metering.recorder import KeyConflict, Recorder, RecorderUnavailable
 from metering.routes import Route, RouteTable
 from metering.rows import EventRow, Status
@@ -77,6 +83,10 @@ class Meter:
         """Step 2, may they: commit the hold. What comes back is the call, which has to be settled, or the refusal."""
         wanted = dict(headers)
         facts = self._facts(route, path, body or b"", wanted)
+        if account.blocks_unpriced:
+            unpriced = self._unpriced(route, account, facts, at, is_empty=body == b"")
+            if unpriced is not None:
+                return self._refused(unpriced)
         call_id = uuid7(at)
         call = Call(
             id=call_id, at=at, route=route, account=account, facts=facts,
@@ -140,6 +150,24 @@ class Meter:
         except Exception:  # an API never breaks because of metering; the event says that it is incomplete
             log.exception("the answer to call %s cannot be read", call.id)
             return call.bare_event(now=self.now(), status=status, status_code=status_code)
+
+    def _unpriced(
+        self, route: Route, account: Account, facts: RequestFacts, at: datetime, *, is_empty: bool
+    ) -> Refusal | None:
+        """Why a call that must have a price may not go out. A request that names no model leaves the choice to the
+        application, which may not need one; one that cannot be read may name any."""
+        if facts.model is None:
+            return (
+                None
+                if facts.readable or is_empty
+                else model_not_priced("The model cannot be read from the request.")
+            )
+        provider = provider_of(route.provider, facts.model)
+        if self.card.card.tariff_for(account.list_book, provider, facts.model, at) is not None:
+            return None
+        if self.card.card.rates == 0 and self.card.loaded_at is None:
+            return metering_unavailable(detail="The prices are not loaded yet.")
+        return model_not_priced(f"The plan admits no model without a price: {facts.model!r}.")
 
     def _facts(self, route: Route, path: str, body: bytes, headers: dict[bytes, bytes]) -> RequestFacts:
         encoding = headers.get(b"content-encoding", b"").decode("latin-1")

@@ -50,10 +50,8 @@ def rate_limited(retry_after_s: int, detail: str = "Too many requests at once.")
     return Refusal(429, "rate_limited", "Rate limited", detail, retry_after_s, retryable=True)
 
 
-def model_not_priced(model: str) -> Refusal:
-    return Refusal(
-        403, "model_not_priced", "Model not priced", f"The plan admits no model without a price: {model!r}."
-    )
+def model_not_priced(detail: str = "The plan admits no model without a price.") -> Refusal:
+    return Refusal(403, "model_not_priced", "Model not priced", detail)
 
 
 def metering_unavailable(

@@ -60,6 +60,9 @@ class Customer(models.Model):
     company = models.CharField(max_length=200, blank=True)
     email = models.EmailField(blank=True)
     is_active = models.BooleanField(default=True, help_text="Off: its calls are refused within 5 seconds.")
+    blocks_unpriced = models.BooleanField(
+        "block unpriced models", default=False, help_text="On: calls to a model without a price are refused."
+    )
     payment_overdue = models.BooleanField(default=False)
     in_overage = models.BooleanField(default=False)
     stripe_customer_id = models.CharField(max_length=255, blank=True, db_index=True)

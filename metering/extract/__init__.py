@@ -5,7 +5,7 @@ Nothing here raises for what somebody else sent: what cannot be read is unknown,
 """
 
 from metering.extract.anthropic_messages import AnthropicMessages
-from metering.extract.base import StreamReader, WireFormat
+from metering.extract.base import StreamReader, WireFormat, provider_of
 from metering.extract.bedrock_converse import BedrockConverse
 from metering.extract.bedrock_invoke import BedrockInvoke
 from metering.extract.cloudflare_run import CloudflareRun
@@ -36,6 +36,7 @@ __all__ = [
     "UnknownWireFormat",
     "WireFormat",
     "otel_span",
+    "provider_of",
     "read_header",
     "usage_from_mapping",
     "usage_of_line",

@@ -145,7 +145,12 @@ class Reading:
 
     def provider_of(self, served: str | None) -> str:
         """The route's provider, but for the built-in models, which answer on every provider's route."""
-        return "demo" if (served or self.facts.model or "").startswith("demo-") else self.provider
+        return provider_of(self.provider, served or self.facts.model)
+
+
+def provider_of(provider: str, model: str | None) -> str:
+    """Who serves `model` on a route of `provider`: the built-in models answer on every provider's route."""
+    return "demo" if (model or "").startswith("demo-") else provider
 
 
 def _rule_of(consistency: str) -> tuple[str, ...]:

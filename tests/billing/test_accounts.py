@@ -62,6 +62,18 @@ def test_a_use_within_the_minute_is_not_written_again() -> None:
     assert accounts.note_use([key.pk]) == 1
 
 
+@pytest.mark.parametrize("blocks", [True, False])
+def test_the_account_says_whether_unpriced_models_are_blocked(loader: AccountLoader, blocks: bool) -> None:
+    _, secret = payer(blocks_unpriced=blocks)
+    gate = BillingGate(loader.load)
+
+    async def resolve() -> Account | Refusal:
+        return await gate.resolve([(b"x-api-key", secret.encode())], clock.now())
+
+    account = asyncio.run(resolve())
+    assert isinstance(account, Account) and account.blocks_unpriced is blocks
+
+
 def test_the_gate_refuses_a_suspended_customer(loader: AccountLoader) -> None:
     _, secret = payer()
     gate = BillingGate(loader.load)
