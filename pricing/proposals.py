@@ -61,12 +61,11 @@ def sync(now: datetime, *, price_map: str | None = None) -> PriceSync:
     """
     policy = SyncPolicy.current()
     run = PriceSync.objects.create(started_at=now)
-    sources, problems = _read(now, policy.price_map if price_map is None else price_map)
+    sources, unread = _read(now, policy.price_map if price_map is None else price_map)
     book, _ = PriceBook.objects.get_or_create(slug=BOOK, defaults={"name": "What providers charge us"})
-    findings = compare(our_prices(book, now), sources, alias_resolver(), policy.followed(), policy.guard)
-    opened, outdated = _keep(
-        book, findings, now, outdates=len(problems) == sum(len(s.problems) for s in sources)
-    )
+    followed = policy.followed()
+    findings = compare(our_prices(book, now), sources, alias_resolver(), followed, policy.guard)
+    opened, outdated = _keep(book, findings, now, outdates=not unread)
     applied = _apply_by_policy(now) if policy.auto_approve else 0
     run.finished_at, run.confirmed, run.opened, run.outdated, run.applied = (
         now,
@@ -76,6 +75,7 @@ def sync(now: datetime, *, price_map: str | None = None) -> PriceSync:
         applied,
     )
     run.sources = {source.name: source.version for source in sources}
+    problems = [*unread, *_misunderstood(sources, followed)]
     run.problems = [problem[:300] for problem in problems[:PROBLEMS_KEPT]]
     run.save()
     return run
@@ -145,7 +145,7 @@ def roll_back(proposal: PriceProposal, *, by: str, now: datetime, reason: str = 
 
 def _read(now: datetime, price_map: str) -> tuple[list[SourceCatalogue], list[str]]:
     sources: list[SourceCatalogue] = []
-    problems: list[str] = []
+    unread: list[str] = []
     readers = [partial(read_genai_catalogue, now)]
     if price_map:
         readers.append(partial(read_litellm_map, price_map))
@@ -154,10 +154,20 @@ def _read(now: datetime, price_map: str) -> tuple[list[SourceCatalogue], list[st
             sources.append(read())
         except SourceUnreadable as error:
             log.error("a price catalogue cannot be read: %s", error)
-            problems.append(str(error))
-    for source in sources:
-        problems += [f"{source.name}: {problem}" for problem in source.problems]
-    return sources, problems
+            unread.append(str(error))
+    return sources, unread
+
+
+def _misunderstood(sources: Iterable[SourceCatalogue], followed: frozenset[str]) -> list[str]:
+    """What could not be understood of the providers that are compared; each once."""
+    return list(
+        dict.fromkeys(
+            f"{source.name}: {problem}"
+            for source in sources
+            for problem in source.problems
+            if problem.partition("/")[0] in followed
+        )
+    )
 
 
 def _in_force(rates: Sequence[Rate], at: datetime) -> Rate | None:
