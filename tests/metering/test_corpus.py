@@ -1,7 +1,7 @@
 """The public corpus: what providers send, what it means and what it costs, worked out by hand in tests/corpus.
 
 One test a file. It checks the file's own arithmetic first, then our reading of the payload, then our charge for it by the
-file's own rates, then that the same comes out wherever the network cuts the bytes.
+file's own rates, then that the same comes out where only the content tells what it is, and wherever the bytes are cut.
 """
 
 import json
@@ -17,6 +17,7 @@ import pytest
 
 from metering.estimate import RequestFacts, read_request
 from metering.extract import wire_format
+from metering.read_any import read_any
 from metering.tap import open_tap, usage_of_messages
 from pricing.pricelist import Rate, RateCard
 from pricing.rating import Charge, rate_usage
@@ -44,6 +45,11 @@ START, NOW = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 11, 20, 12, tzinfo
 NEVER_STREAMED = {4, 9, 10, 16, 35}
 ONLY_STREAMED = {7, 8, 14}
 SAY_NOTHING_STREAMED = {32}
+TOLD_BY_THE_ROUTE_ONLY = {
+    "errors/proxy_502_html",  # is no answer
+    "openai/images_by_number",  # a list of images, and nothing that says whose
+    "openai/transcription_verbose_without_usage",  # a text and how long it took to say
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,6 +61,8 @@ def test_a_payload_is_read_and_charged_as_worked_out_by_hand(name: str) -> None:
     usage = read_whole(case, facts)
     assert_read_as_expected(case, facts, usage)
     assert_charged_as_expected(case, usage)
+    if case.response.complete and name not in TOLD_BY_THE_ROUTE_ONLY:
+        assert_told_by_its_content(case, facts, usage)
     if case.framing != "websocket":
         assert_any_cut_reads_the_same(case, facts, usage)
 
@@ -237,7 +245,17 @@ def charged_lines(charge: Charge, case: Case) -> Counter[tuple[str, str, Decimal
     )
 
 
-# --- wherever it is cut ---
+# --- without its route, and wherever it is cut ---
+
+
+def assert_told_by_its_content(case: Case, facts: RequestFacts, whole: Usage) -> None:
+    """Bytes of which nothing is known but who sent them. Without the request, its size cannot be estimated."""
+    messages = case.response.messages or []
+    data = b"\n".join(compact(message) for message in messages) if messages else body_of(case)
+    found = read_any(data, provider=case.provider, model=facts.model)
+    assert found.framing == case.framing
+    assert (found.usage.source, found.usage.parts) == (whole.source, whole.parts)
+    assert exact_of(found.usage.buckets, case.expect) == exact_of(whole.buckets, case.expect)
 
 
 def assert_any_cut_reads_the_same(case: Case, facts: RequestFacts, whole: Usage) -> None:
