@@ -1,7 +1,7 @@
 """The bulk path: many events at once from an ingest, on PostgreSQL, by way of a staging table.
 
-`COPY` into a temporary table costs no WAL and takes no lock that anybody waits for; one statement then moves what is new
-into `usage_events` and daily usage. The unique key (customer, hash of the idempotency key) decides what is new: a repeated
+`COPY` into a temporary table costs no WAL and takes no lock that anybody waits for; one statement, sent together with the
+COMMIT, then moves what is new into `usage_events` and daily usage. The unique key (customer, hash of the idempotency key) decides what is new: a repeated
 event is a duplicate when its payload is the same and a conflict when it is not, whoever sent it and whenever.
 """
 
@@ -10,6 +10,7 @@ import hashlib
 import operator
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Literal
 from uuid import UUID
 
@@ -37,8 +38,10 @@ _STAGED = (*EVENT_COLUMNS, "missing", "day", "key_hash", "payload_hash", "place"
 _DOCUMENTS = tuple(
     EVENT_COLUMNS.index(name) for name in ("buckets", "rate_ids", "raw_usage", "context", "tags", "metadata")
 )
+_INSTANTS = tuple(EVENT_COLUMNS.index(name) for name in ("created_at", "occurred_at", "period_start"))
+_IDS = tuple(EVENT_COLUMNS.index(name) for name in ("customer_id", "id", "api_key_id"))
 _encode = msgspec.json.Encoder(decimal_format="string").encode
-_CREATE = f"""create temp table if not exists staged_events as
+_CREATE = f"""create temp table if not exists staged_events on commit delete rows as
 select {EVENT_LIST}, context as missing, current_date as day, ''::bytea as key_hash, ''::bytea as payload_hash, 0 as place
 from usage_events with no data"""
 _COPY = f"copy staged_events ({', '.join(_STAGED)}) from stdin"
@@ -58,7 +61,7 @@ rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_
     from staged_events s join fresh f on f.event_id = s.id where (select count(*) from events) > 0
     group by {_KEYS} order by {_KEYS}
     on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD})
-select s.place from staged_events s join fresh f on f.event_id = s.id"""
+select count(*) from fresh"""
 _JUDGE = """select s.place, k.event_id = s.id, k.payload_hash = s.payload_hash from staged_events s
 join idempotency_keys k on k.customer_id = s.customer_id and k.key_hash = s.key_hash"""
 
@@ -91,11 +94,7 @@ class BulkLane:
     async def judge(self, rows: Sequence[EventRow], payload_hashes: Sequence[bytes]) -> list[Result]:
         """What became of a batch that was applied although its answer was lost."""
 
-        def act() -> list[Result]:
-            self._stage(rows, payload_hashes)
-            return self._judge(len(rows))
-
-        return await self._run(act)
+        return await self._run(lambda: self._judge(rows, payload_hashes))
 
     async def close(self) -> None:
         """Throw the connection away."""
@@ -107,6 +106,8 @@ class BulkLane:
             try:
                 return act()
             except Exception as error:
+                with suppress(psycopg.Error):
+                    self._connection.rollback()
                 raise translated(error) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, translated_act)
@@ -115,19 +116,25 @@ class BulkLane:
         self, writer: UUID, seq: int, rows: Sequence[EventRow], payload_hashes: Sequence[bytes]
     ) -> list[Result]:
         self._stage(rows, payload_hashes)
-        accepted = self._connection.execute(_MOVE, {"writer": writer, "seq": seq}).fetchall()
-        return ["accepted"] * len(rows) if len(accepted) == len(rows) else self._judge(len(rows))
+        with self._connection.pipeline():
+            moved = self._connection.execute(_MOVE, {"writer": writer, "seq": seq})
+            self._connection.execute("commit")
+        accepted = moved.fetchone()
+        return ["accepted"] * len(rows) if accepted == (len(rows),) else self._judge(rows, payload_hashes)
 
     def _stage(self, rows: Sequence[EventRow], payload_hashes: Sequence[bytes]) -> None:
-        self._connection.execute("truncate staged_events")
+        """Begin a transaction and fill the staging table, which is empty again when it ends."""
+        self._connection.execute("begin")
         with self._connection.cursor() as cursor, cursor.copy(_COPY) as copy:
             for place, (row, payload_hash) in enumerate(zip(rows, payload_hashes, strict=True)):
                 copy.write_row(_fields(row, payload_hash, place))
 
-    def _judge(self, count: int) -> list[Result]:
-        results: list[Result] = ["conflict"] * count
+    def _judge(self, rows: Sequence[EventRow], payload_hashes: Sequence[bytes]) -> list[Result]:
+        results: list[Result] = ["conflict"] * len(rows)
+        self._stage(rows, payload_hashes)
         for place, own, same in self._connection.execute(_JUDGE).fetchall():
             results[place] = "accepted" if own else "duplicate" if same else "conflict"
+        self._connection.execute("commit")
         return results
 
 
@@ -135,12 +142,17 @@ _values = operator.attrgetter(*EVENT_COLUMNS)
 
 
 def _fields(row: EventRow, payload_hash: bytes, place: int) -> list[Any]:
-    """A row as COPY takes it, in the order of the staged columns."""
+    """A row as COPY takes it, in the order of the staged columns. Instants and ids go in as text: psycopg's own way with
+    them costs as much as all other columns together."""
     fields = list(_values(row))
+    for number in _INSTANTS:
+        fields[number] = fields[number].isoformat()
+    for number in _IDS:
+        fields[number] = fields[number].hex
     for number in _DOCUMENTS:
         value = fields[number]
         if value is not None:
             fields[number] = _encode(value).decode() if value else "[]" if type(value) is tuple else "{}"
     missing = None if row.missing is None else _encode(row.missing).decode()
-    fields += (missing, row.day, hash_of(row.idempotency_key.encode()), payload_hash, place)
+    fields += (missing, row.day.isoformat(), hash_of(row.idempotency_key.encode()), payload_hash, place)
     return fields

@@ -1,0 +1,157 @@
+"""The bulk path on PostgreSQL: every event once, whatever is sent again, and each told what became of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+
+from metering import rollups
+from metering.models import DailyUsage, UsageEvent
+from metering.rows import EventRow
+from metering.store.base import BadRow, SequenceRefused
+from metering.store.bulk import BulkLane, Result, hash_of
+from tests.metering.rows import NOON, PAYER, STRANGER, a_hold, an_event
+
+T = TypeVar("T")
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.engine("postgresql")]
+
+
+def an_ingested_event(key: str, **values: Any) -> EventRow:
+    customer = STRANGER if key.startswith("stranger") else PAYER
+    return an_event(a_hold(customer), idempotency_key=key, **values)
+
+
+def payloads(events: Sequence[EventRow]) -> list[bytes]:
+    """The hashes of what was sent: here the quantity stands for all of it."""
+    return [hash_of(str(event.quantity).encode()) for event in events]
+
+
+def run(act: Callable[[BulkLane], Awaitable[T]]) -> T:
+    async def main() -> T:
+        lane = BulkLane(connection.get_connection_params() | {"cursor_factory": None})
+        try:
+            return await act(lane)
+        finally:
+            await lane.close()
+
+    return asyncio.run(main())
+
+
+def ingest(*batches: Sequence[EventRow]) -> list[list[Result]]:
+    async def act(lane: BulkLane) -> list[list[Result]]:
+        writer = uuid4()
+        return [
+            await lane.ingest(writer, number, events, payloads(events))
+            for number, events in enumerate(batches, start=1)
+        ]
+
+    return run(act)
+
+
+def assert_books_say(events: int) -> None:
+    assert UsageEvent.objects.count() == events
+    assert sum(DailyUsage.objects.values_list("events", flat=True)) == events
+    assert rollups.check_day(NOON.date()) == []
+
+
+def test_what_is_sent_again_is_a_duplicate_and_what_was_changed_a_conflict() -> None:
+    first = [an_ingested_event("one"), an_ingested_event("two"), an_ingested_event("stranger's one")]
+    second = [
+        an_ingested_event("two", quantity=Decimal(7)), an_ingested_event("three"), an_ingested_event("one"),
+    ]  # fmt: skip
+    assert ingest(first, second) == [["accepted"] * 3, ["conflict", "accepted", "duplicate"]]
+    assert_books_say(events=4)
+    assert DailyUsage.objects.get(customer_id=PAYER).quantity == 3  # 1 + 1 + 1, never 7
+
+
+def test_a_key_that_stands_twice_in_a_batch_counts_once() -> None:
+    events = [
+        an_ingested_event("one"),
+        an_ingested_event("one"),
+        an_ingested_event("one", quantity=Decimal(2)),
+    ]
+    assert ingest(events) == [["accepted", "duplicate", "conflict"]]
+    assert_books_say(events=1)
+
+
+def test_an_event_comes_back_as_it_was_sent() -> None:
+    strange = 'tab\t newline\n return\r backslash\\ \\N quote" ü 😀'
+    event = an_ingested_event(
+        "strange", user_id=strange, metadata={"a": strange, "b": [None, 1.5]}, cost_total=Decimal("0.000000000001"),
+        latency=None, late=True, occurred_at=NOON.replace(microsecond=123456),
+    )  # fmt: skip
+    assert ingest([event]) == [["accepted"]]
+    stored = UsageEvent.objects.get()
+    assert (stored.user_id, stored.metadata) == (strange, {"a": strange, "b": [None, 1.5]})
+    assert (stored.cost_total, stored.latency, stored.late) == (Decimal("0.000000000001"), None, True)
+    assert (stored.id, stored.created_at, stored.occurred_at) == (
+        event.id,
+        event.created_at,
+        event.occurred_at,
+    )
+    assert (stored.buckets, stored.rate_ids, stored.api_key_id) == (
+        dict(event.buckets),
+        [1, 2],
+        event.api_key_id,
+    )
+
+
+def test_a_batch_whose_answer_was_lost_is_judged_and_counts_once() -> None:
+    events = [an_ingested_event(f"key {number}") for number in range(5)]
+
+    async def act(lane: BulkLane) -> list[Result]:
+        writer = uuid4()
+        await lane.ingest(writer, 1, events, payloads(events))
+        with pytest.raises(SequenceRefused):
+            await lane.ingest(writer, 1, events, payloads(events))
+        return await lane.judge(events, payloads(events))
+
+    assert run(act) == ["accepted"] * 5
+    assert_books_say(events=5)
+
+
+def test_a_batch_that_the_database_refuses_leaves_nothing_and_the_lane_goes_on() -> None:
+    good, bad = an_ingested_event("good"), an_ingested_event("bad", currency="EURO")
+
+    async def act(lane: BulkLane) -> list[Result]:
+        writer = uuid4()
+        with pytest.raises(BadRow):
+            await lane.ingest(writer, 1, [good, bad], payloads([good, bad]))
+        return await lane.ingest(writer, 1, [good], payloads([good]))
+
+    assert run(act) == ["accepted"]
+    assert_books_say(events=1)
+
+
+def test_many_lanes_at_once_neither_lose_nor_double() -> None:
+    """Each sends the same 300 events in an order of its own, 50 at a time."""
+    events = [an_ingested_event(f"{('stranger', 'key')[number % 2]} {number}") for number in range(300)]
+
+    async def send(lane: BulkLane, order: Sequence[EventRow]) -> list[Result]:
+        writer, results = uuid4(), []
+        for number in range(6):
+            part = order[number * 50 : number * 50 + 50]
+            results += await lane.ingest(writer, number + 1, part, payloads(part))
+        return results
+
+    async def main() -> list[list[Result]]:
+        params = connection.get_connection_params() | {"cursor_factory": None}
+        lanes = [BulkLane(params) for _ in range(3)]
+        try:
+            return await asyncio.gather(
+                *(
+                    send(lane, events[start:] + events[:start])
+                    for lane, start in zip(lanes, (0, 100, 200), strict=True)
+                )
+            )
+        finally:
+            for lane in lanes:
+                await lane.close()
+
+    results = asyncio.run(main())
+    assert {result for one in results for result in one} <= {"accepted", "duplicate"}
+    assert_books_say(events=300)
