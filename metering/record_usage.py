@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from metering.call import Call
 from metering.extract import usage_from_mapping
 from pricing.usage import Source, UnknownSide, Usage
@@ -49,17 +51,11 @@ def record_usage(
         call.reported = None
         return True
     read = _read(call, tokens_input, tokens_output, buckets, usage, provider)
-    call.reported = Usage(
-        buckets=read.buckets,
+    call.reported = msgspec.structs.replace(
+        read,
         provider=provider or read.provider,
         model_requested=read.model_requested or call.facts.model,
         model_served=model or read.model_served,
-        service_tier=read.service_tier,
-        source=read.source,
-        consistency=read.consistency,
-        raw=read.raw,
-        extractor=read.extractor,
-        unknown_sides=read.unknown_sides,
         feature=feature,
         quantity=quantity,
         execution_id=execution_id,

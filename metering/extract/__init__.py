@@ -41,6 +41,7 @@ __all__ = [
     "usage_from_mapping",
     "usage_of_line",
     "wire_format",
+    "wire_format_names",
 ]
 
 
@@ -85,6 +86,10 @@ def wire_format(name: str) -> WireFormat:
     try:
         return _FORMATS[name]
     except KeyError:
-        raise UnknownWireFormat(
-            f"unknown wire format {name!r}; known are {', '.join(sorted(_FORMATS))}"
-        ) from None
+        known = ", ".join(wire_format_names())
+        raise UnknownWireFormat(f"unknown wire format {name!r}; known are {known}") from None
+
+
+def wire_format_names() -> tuple[str, ...]:
+    """Of all formats there are, in alphabetical order."""
+    return tuple(sorted(_FORMATS))

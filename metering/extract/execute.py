@@ -9,6 +9,7 @@ from metering.estimate import RequestFacts
 from metering.extract.base import UNREADABLE, Reading, decode_body, is_done, kind_of, merge_latest
 from metering.extract.counts import text_or_none
 from metering.extract.openai_chat import usage_of_fields
+from metering.extract.openai_responses import Response, usage_of_response
 from pricing.usage import Usage
 
 _TERMINAL = frozenset(
@@ -51,7 +52,7 @@ class Execute:
             return reading.nothing()
         return usage_of_fields(
             reading, fields.usage, fields.model, fields.service_tier,
-            execution_id=text_or_none(fields.execution_id), task_type=text_or_none(fields.task_type),
+            text=body, execution_id=text_or_none(fields.execution_id), task_type=text_or_none(fields.task_type),
         )  # fmt: skip
 
     def open_stream(self, facts: RequestFacts, provider: str) -> "ExecuteStream":
@@ -81,10 +82,19 @@ def usage_of_document(reading: Reading, document: Mapping[str, Any]) -> Usage:
     """Usage itself, or under `usage` or `usageMetadata` with model, tier and ids beside it."""
     inner = document.get("usage", document.get("usageMetadata"))
     usage = inner if isinstance(inner, Mapping) else document
-    return usage_of_fields(
-        reading, usage, document.get("model", document.get("modelVersion")), document.get("service_tier"),
-        execution_id=text_or_none(document.get("execution_id")), task_type=text_or_none(document.get("task_type")),
-    )  # fmt: skip
+    model, tier = document.get("model", document.get("modelVersion")), document.get("service_tier")
+    ids: dict[str, Any] = {name: text_or_none(document.get(name)) for name in ("execution_id", "task_type")}
+    if usage is inner and ("tool_usage" in document or isinstance(document.get("output"), list)):
+        response = Response(model, tier, usage, document.get("tool_usage"))
+        return usage_of_response(reading, response, _json_of(document), **ids)
+    return usage_of_fields(reading, usage, model, tier, breakdown=document.get("usage_breakdown"), **ids)
+
+
+def _json_of(document: Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(document)
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        return b""  # objects of the application's own: what they hold besides the usage is not looked at
 
 
 class ExecuteStream:

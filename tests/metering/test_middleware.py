@@ -5,7 +5,7 @@ import gzip
 import json
 import zlib
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -308,6 +308,27 @@ def test_what_the_application_says_itself_wins_over_the_answer() -> None:
     event = bench.event
     assert (event.tokens_input, event.tokens_output, event.provider, event.task_type) == (7, 0, "demo", "ocr")
     assert event.charge_total == Decimal("0.000014")  # 7 × 2/1e6, and an explicit zero of output
+
+
+def test_what_the_application_says_keeps_all_that_a_price_depends_on() -> None:
+    said = {
+        "model": "groq/compound", "service_tier": "flex",
+        "usage": {"prompt_tokens": 30, "completion_tokens": 7, "total_tokens": 37, "cost": 0.001, "is_byok": True},
+        "usage_breakdown": {"models": [
+            {"model": "demo-small", "usage": {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23}},
+            {"model": "other", "usage": {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}},
+        ]},
+    }  # fmt: skip
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        record_usage(scope, usage=said)
+        await answering(ANSWER)(scope, receive, send)
+
+    bench = Bench(app)
+    exchange(bench, REQUEST)
+    context = json.loads(bytes(cast(Any, bench.event.context)))
+    assert [part["model"] for part in context["parts"]] == ["demo-small", "other"]
+    assert (context["service_tier"], context["byok"], context["reported_cost"]) == ("flex", True, "0.001")
 
 
 def test_usage_in_a_header_wins_over_the_answer() -> None:
