@@ -123,8 +123,9 @@ class MeteredResponse:
                 self._meter.take_header(self.call, value.decode("latin-1"))
         call = self.call
         self._tap = open_tap(
-            self._meter.format_of(call.route), call.facts, call.route.provider, content_type, encoding
-        )
+            self._meter.format_of(call.route), call.facts, call.route.provider, content_type, encoding,
+            good=start["status"] < 400,
+        )  # fmt: skip
 
     async def _body(self, message: Message) -> None:
         if self._settlement is not None:  # after the terminal event

@@ -36,7 +36,7 @@ class DjangoAnswer:
             self._meter.take_header(call, headers["x-usage"])
         self._tap = open_tap(
             self._meter.format_of(call.route), call.facts, call.route.provider,
-            headers.get("content-type", ""), headers.get("content-encoding", ""),
+            headers.get("content-type", ""), headers.get("content-encoding", ""), good=response.status_code < 400,
         )  # fmt: skip
 
     def feed(self, chunk: bytes) -> int:

@@ -9,6 +9,7 @@ import msgspec
 
 from metering.estimate import RequestFacts
 from metering.extract import WireFormat, usage_from_mapping, wire_format
+from metering.extract.delivered import estimated_from_text, is_error
 from metering.extract.detect import detect, detect_by_content
 from metering.extract.document import top_of
 from metering.tap import usage_of_messages
@@ -100,7 +101,10 @@ def _read_document(data: bytes, facts: RequestFacts, provider: str) -> ReadAnswe
         name = detect(document, provider)
     if name is None:
         return ReadAnswer("", "json", usage_from_mapping(document, facts, provider))
-    return ReadAnswer(name, "json", wire_format(name).read_body(text, facts, provider))
+    usage = wire_format(name).read_body(text, facts, provider)
+    if usage.source == "none" and not is_error(b"", text):
+        usage = estimated_from_text(usage, text, facts)
+    return ReadAnswer(name, "json", usage)
 
 
 class _Frames:

@@ -26,3 +26,7 @@ class Tap(Protocol):
 
     def finish(self, complete: bool) -> Usage:
         """What the answer said of usage; `complete` is False when it broke off. Never raises."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the answer said at its end that it failed, whatever its status was. Known once it is finished."""

@@ -3,6 +3,7 @@
 import re
 
 from metering.extract.base import StreamReader, is_done
+from metering.extract.delivered import Sample, is_error
 from metering.tap.base import BODY_MAX, BOM, ReaderChoice
 from pricing.usage import Usage
 
@@ -23,8 +24,8 @@ class EventTap:
     """
 
     __slots__ = (
-        "_boring", "_choose", "_ended", "_event_max", "_events", "_first", "_looks", "_marker", "_markers",
-        "_only_marker", "_open_bytes", "_parts", "_quiet", "_reader", "_tail",
+        "_boring", "_choose", "_ended", "_event_max", "_events", "_first", "_last", "_looks", "_marker", "_markers",
+        "_only_marker", "_open_bytes", "_parts", "_quiet", "_reader", "_sample", "_sampling", "_tail", "failed",
     )  # fmt: skip
 
     def __init__(
@@ -39,6 +40,9 @@ class EventTap:
         self._open_bytes = 0
         self._looks = 0
         self._events = 0  # data lines of whole events
+        self._sample, self._sampling = Sample(), True
+        self._last = b""  # the last events, which say whether the answer failed
+        self.failed = False
         self._first = True  # until an event has been read, which tells the model
         self._ended = False
 
@@ -65,6 +69,9 @@ class EventTap:
                         chunk.startswith(self._boring, at) and chunk.find(marker, at + len(marker)) < 0
                     ):
                         self._events += 1
+                        self._last = chunk
+                        if self._sampling:
+                            self._sampling = self._sample.add(chunk)
                         return -1
             elif (
                 chunk[:line_end] in self._quiet
@@ -73,6 +80,9 @@ class EventTap:
                 and chunk.startswith(b"data:", line_end + 1)
             ):
                 self._events += 1
+                self._last = chunk
+                if self._sampling:
+                    self._sampling = self._sample.add(chunk)
                 return -1
         return self._feed_closely(chunk)
 
@@ -81,8 +91,34 @@ class EventTap:
         self._parts = []
         if rest:
             self._read_event(rest)
-            self._events += 1 if self._ended else _data_lines(rest)
-        return self._reader.usage(self._events, complete)
+            if self._ended:
+                self._end_with(rest)
+            else:
+                self._see(rest)
+        self.failed = _failed(self._last)
+        usage = self._reader.usage(self._events, complete)
+        if usage.source in ("estimated", "reported_partial"):
+            return self._reader.usage(self._sample.tokens(self._events), complete)
+        return usage
+
+    def _see(self, block: bytes) -> int:
+        """Take note of whole events. Nothing of them has to wait for the commit: -1."""
+        events = _data_lines(block)
+        self._events += events
+        if events:
+            self._last = block
+        if self._sampling:
+            filled = (
+                _BOUNDARY.search(block, self._sample.room - 1) if len(block) > self._sample.room else None
+            )
+            kept = block[: filled.end()] if filled is not None else block
+            self._sampling = self._sample.add(kept, _data_lines(kept))
+        return -1
+
+    def _end_with(self, event: bytes) -> None:
+        """The terminal event. One that says nothing leaves it to the last before it to tell how the answer ended."""
+        if _DONE not in event:
+            self._last = event
 
     def _marked(self, block: bytes) -> bool:
         """Whether `block` has anything that the reader wants to see."""
@@ -100,8 +136,7 @@ class EventTap:
         if self._ended:
             return 0
         if not self._parts and chunk.endswith(_EVENT_ENDS) and not self._marked(chunk):
-            self._events += _data_lines(chunk)
-            return -1
+            return self._see(chunk)
         end = _end_of_last_event(self._tail + chunk)
         if not end:
             return self._keep(chunk, began_at=0)
@@ -149,11 +184,11 @@ class EventTap:
             start = 0
             for boundary in _BOUNDARY.finditer(block):
                 if self._read_event(block[start : boundary.end()]):
-                    self._events += _data_lines(block[:start]) + 1
+                    self._see(block[:start])
+                    self._end_with(block[start : boundary.end()])
                     return start
                 start = boundary.end()
-        self._events += _data_lines(block)
-        return -1
+        return self._see(block)
 
     def _read_event(self, text: bytes) -> bool:
         """Takes in one event; True when it is the terminal one."""
@@ -175,6 +210,16 @@ def _end_of_last_event(data: bytes) -> int:
     """Where the last whole event in `data` ends; 0 when none does."""
     plain, crlf = data.rfind(b"\n\n"), data.rfind(b"\n\r\n")
     return max(plain + 2 if plain >= 0 else 0, crlf + 3 if crlf >= 0 else 0)
+
+
+def _failed(events: bytes) -> bool:
+    """Whether the last of these events says that the answer failed."""
+    if b"error" not in events and b"failed" not in events:
+        return False
+    data = events.rfind(b"\ndata:") + 1  # of an event that says something; a comment may follow it
+    start = max(events.rfind(b"\n\n", 0, data), events.rfind(b"\n\r\n", 0, data)) + 1
+    event, lines = _fields_of(events[start:].lstrip(b"\r\n"))
+    return bool(lines) and is_error(event, b"\n".join(lines))
 
 
 def _data_lines(text: bytes) -> int:

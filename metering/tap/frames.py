@@ -3,6 +3,7 @@
 from typing import NamedTuple, Protocol
 
 from metering.extract.base import StreamReader
+from metering.extract.delivered import Sample, is_error
 from metering.extract.marks import with_doubt
 from metering.tap.base import ReaderChoice
 from pricing.usage import Usage
@@ -40,7 +41,18 @@ class Framing(Protocol):
 class FrameTap:
     """Counts the frames and decodes those that have a marker of the wire format; see `StreamReader`."""
 
-    __slots__ = ("_choose", "_ended", "_first", "_frames", "_framing", "_looks", "_reader")
+    __slots__ = (
+        "_choose",
+        "_ended",
+        "_first",
+        "_frames",
+        "_framing",
+        "_last",
+        "_looks",
+        "_reader",
+        "_sample",
+        "failed",
+    )
 
     def __init__(self, framing: Framing, reader: StreamReader, *, choose: ReaderChoice | None = None) -> None:
         self._framing, self._reader, self._choose = framing, reader, choose
@@ -48,13 +60,15 @@ class FrameTap:
         self._looks = 0
         self._first = True  # until a frame has been read, which tells the model
         self._ended = False
+        self._sample = Sample()
+        self._last = Frame(0, b"", b"")
+        self.failed = False
 
     def feed(self, chunk: bytes) -> int:
         if self._ended:
             return 0
         frames = self._framing.feed(chunk)
         for frame in frames:
-            self._frames += 1
             if self._read(frame):
                 self._ended = True
                 return frame.start
@@ -68,21 +82,29 @@ class FrameTap:
 
     def finish(self, complete: bool) -> Usage:
         for frame in self._framing.rest():
-            self._frames += 1
             self._read(frame)
+        last = self._last
+        self.failed = last.failed or is_error(last.event, last.data)
         usage = self._reader.usage(self._frames, complete)
+        if usage.source in ("estimated", "reported_partial"):
+            usage = self._reader.usage(self._sample.tokens(self._frames), complete)
         return with_doubt(usage, self._framing.damage) if self._framing.damage else usage
 
     def _read(self, frame: Frame) -> bool:
         """Takes in one frame; True when it is the terminal one."""
+        self._last = frame
         if frame.failed:
             return True
-        if not (self._first or marked(self._reader, frame.data)):
-            return False
         if self._first and self._choose is not None:
             self._reader = self._choose(self._reader, frame.event, frame.data)
-        self._first = False
-        return self._reader.on_event(frame.event, frame.data)
+        if self._first or marked(self._reader, frame.data):
+            self._first = False
+            if self._reader.on_event(frame.event, frame.data):
+                return True
+        self._frames += 1
+        if self._sample.room > 0:
+            self._sample.add(frame.data)
+        return False
 
     def _end_already(self) -> int:
         """Where the open frame begins if it is the terminal one, its data complete and only its end missing; else -1."""

@@ -26,6 +26,10 @@ class InflatingTap:
                     break
         return 0 if self._ended else -1
 
+    @property
+    def failed(self) -> bool:
+        return self._inner.failed
+
     def finish(self, complete: bool) -> Usage:
         usage = self._inner.finish(complete and not self._inflater.broken)
         if self._inflater.broken and usage.source == "none":

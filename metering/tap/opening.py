@@ -46,14 +46,16 @@ def open_tap(
     content_type: str,
     content_encoding: str,
     *,
+    good: bool = True,
     body_max: int = BODY_MAX,
 ) -> Tap:
-    """The tap for an answer with these headers. What it cannot read passes as well, with no usage and a note."""
+    """The tap for an answer with these headers. What it cannot read passes as well, with no usage and a note. `good`: its
+    status says that it is an answer and no error, so that text in it was written by a model."""
     encoding = content_encoding.strip().lower()
     if encoding not in READABLE_ENCODINGS:
         return BlindTap(fmt, facts, provider, f"content-encoding {encoding} is not read")
     kind = content_type.partition(";")[0].strip().lower()
-    taps = Taps(fmt, facts, provider, body_max)
+    taps = Taps(fmt, facts, provider, body_max, good=good)
     tap: Tap
     if kind == EVENT_TYPE:
         tap = taps.events()
@@ -73,10 +75,13 @@ def open_tap(
 class Taps:
     """Makes the taps for one answer."""
 
-    __slots__ = ("_body_max", "_facts", "_provider", "fmt")
+    __slots__ = ("_body_max", "_facts", "_good", "_provider", "fmt")
 
-    def __init__(self, fmt: WireFormat, facts: RequestFacts, provider: str, body_max: int) -> None:
+    def __init__(
+        self, fmt: WireFormat, facts: RequestFacts, provider: str, body_max: int, *, good: bool
+    ) -> None:
         self.fmt, self._facts, self._provider, self._body_max = fmt, facts, provider, body_max
+        self._good = good
 
     def events(self) -> Tap:
         reader = self.fmt.open_stream(self._facts, self._provider)
@@ -98,7 +103,7 @@ class Taps:
         return self.frames(AwsFraming(message_max=self._body_max))
 
     def body(self) -> Tap:
-        return BodyTap(self.fmt, self._facts, self._provider, body_max=self._body_max)
+        return BodyTap(self.fmt, self._facts, self._provider, good=self._good, body_max=self._body_max)
 
     def blind(self, kind: str) -> Tap:
         return BlindTap(self.fmt, self._facts, self._provider, f"content-type {kind} carries no usage")
@@ -151,5 +156,10 @@ class FirstBytesTap:
 
     def finish(self, complete: bool) -> Usage:
         if self._chosen is None:
-            self._otherwise.feed(self._head)
-        return (self._chosen or self._otherwise).finish(complete)
+            self._chosen = self._otherwise
+            self._chosen.feed(self._head)
+        return self._chosen.finish(complete)
+
+    @property
+    def failed(self) -> bool:
+        return self._chosen is not None and self._chosen.failed

@@ -328,7 +328,7 @@ def test_an_error_after_tokens_leaves_what_was_used_so_far() -> None:
         event("error", error={"type": "overloaded_error", "message": "Overloaded"}),
     )
     assert (usage.source, usage.tokens_input) == ("reported_partial", 10)
-    assert usage.tokens_output == 6  # the start, four pieces and the error: events with data
+    assert usage.tokens_output == 3  # four pieces of 3 bytes each
     assert usage.metadata == {"stream_error": "overloaded_error"}
 
 

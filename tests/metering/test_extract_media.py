@@ -162,4 +162,4 @@ def test_the_duration_of_the_audio_counts_where_no_usage_is_told() -> None:
 def test_a_transcription_that_breaks_off_is_estimated() -> None:
     delta = event("transcript.text.delta", delta="a")
     usage = watch("openai_transcription", delta, delta, complete=False)
-    assert (usage.source, usage.buckets) == ("estimated", {"out_visible": 2, "in_uncached": 11})
+    assert (usage.source, usage.buckets) == ("estimated", {"out_visible": 1, "in_uncached": 11})  # 2 bytes

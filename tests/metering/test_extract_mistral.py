@@ -157,7 +157,7 @@ def test_a_result_without_usage_has_none(result: Any) -> None:
 def test_a_stream_of_cloudflare_that_says_nothing_is_estimated() -> None:
     word = data({"response": "a"})
     usage = watch("cloudflare_run", word, word, b"data: [DONE]\n\n", provider="cloudflare")
-    assert (usage.source, usage.buckets) == ("estimated", {"out_visible": 3, "in_uncached": 11})
+    assert (usage.source, usage.buckets) == ("estimated", {"out_visible": 1, "in_uncached": 11})  # 2 bytes
     said = watch(
         "cloudflare_run",
         word,

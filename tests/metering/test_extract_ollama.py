@@ -88,7 +88,7 @@ def test_a_stream_that_breaks_off_is_estimated() -> None:
     usage = watch(tap_for("ollama", NDJSON), [lines(*LINES[:2])], complete=False)[1]
     assert (usage.source, usage.buckets, usage.model) == (
         "estimated",
-        {"in_uncached": 11, "out_visible": 2},
+        {"in_uncached": 11, "out_visible": 7},  # 15 + 10 bytes
         "llama3.1",
     )
 

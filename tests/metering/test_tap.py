@@ -120,23 +120,23 @@ def test_a_stream_broken_off_at_every_byte_never_says_zero(fmt: str, text: bytes
         assert usage.tokens_total is None or usage.tokens_total > 0
 
 
-def test_a_chat_stream_that_never_says_is_estimated_by_request_and_events() -> None:
+def test_a_chat_stream_that_never_says_is_estimated_by_request_and_text() -> None:
     usage = watch(stream_tap(), [chat_stream(None, words=7)])[1]
-    assert usage.buckets == {"in_uncached": 11, "out_visible": 7 + 1}  # [DONE] is a data line as well
+    assert usage.buckets == {"in_uncached": 11, "out_visible": 23}  # 7 × 13 bytes at 4 a token
     assert (usage.source, usage.model_served, usage.raw) == ("estimated", "gpt-5.6", None)
 
 
 def test_an_estimate_without_a_readable_request_leaves_the_input_unknown() -> None:
     tap = open_tap(wire_format("openai_chat"), RequestFacts(), "openai", SSE, "")
     usage = watch(tap, [chat_stream(None)], complete=False)[1]
-    assert (usage.source, usage.tokens_input, usage.tokens_output) == ("estimated", None, 4)
+    assert (usage.source, usage.tokens_input, usage.tokens_output) == ("estimated", None, 10)  # 3 × 13 bytes
 
 
 def test_a_message_stream_cut_after_its_start_knows_its_input() -> None:
     text = message_stream()
     usage = watch(stream_tap("anthropic_messages"), [text[: text.index(b"event: ping")]], complete=False)[1]
     assert (usage.source, usage.tokens_input) == ("reported_partial", 10 + 3000 + 5000)
-    assert usage.tokens_output == 3  # events with data so far; the 1 of message_start is a placeholder
+    assert usage.tokens_output == 4  # "message_stop ♥" has 16 bytes; the 1 of message_start is a placeholder
     assert usage.raw["output_tokens"] == 1
 
 

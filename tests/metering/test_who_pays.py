@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpResponse
 from django.test import override_settings
 
 from metering.checks import check_options
@@ -211,6 +212,154 @@ def test_a_failure_that_says_what_it_used_is_an_error_after_output() -> None:
     )
 
 
+ERROR = b'data: {"error": {"message": "overloaded", "code": 529}}\n\n'
+
+
+def test_an_error_that_comes_within_a_good_answer_is_an_error_after_output() -> None:
+    bench = Bench(streaming([chunk("abcd" * 5), chunk("efgh" * 5), ERROR, b"data: [DONE]\n\n"]))
+    exchange(bench, REQUEST)
+    event = bench.event
+    assert (event.status, event.status_code, event.usage_source) == ("error_after_output", 200, "estimated")
+    assert (event.tokens_input, event.tokens_output) == (ASKED, 10)  # 40 bytes of text
+    assert event.charge_total == (ASKED * 2 + 10 * 4) / MILLION
+
+
+@pytest.mark.parametrize(
+    "app",
+    [streaming([ERROR]), answering(b'{"model": "gpt-5-mini", "error": {"message": "no", "code": 502}}')],
+)
+def test_an_error_that_is_all_of_a_good_answer_is_a_failure(app: App) -> None:
+    bench = Bench(app)
+    exchange(bench, REQUEST)
+    event = bench.event
+    assert (event.status, event.status_code, event.usage_source) == ("error", 200, "none")
+    assert (event.charge_total, event.cost_total, event.quantity, event.pricing_status) == (
+        0,
+        None,
+        0,
+        "partial",
+    )
+
+
+def test_a_client_that_left_is_not_told_apart_from_an_error_by_what_came_after() -> None:
+    bench = Bench(streaming([chunk("abcd"), chunk("efgh"), ERROR], pause=True))
+    exchange(bench, REQUEST, leave_after=2)
+    assert (bench.event.status, bench.event.usage_source) == ("client_disconnected", "estimated")
+
+
+# Nobody said what was used
+
+SAID = "Hello there!"  # 12 bytes: 3 tokens
+UNTOLD = json.dumps(
+    {"model": "gpt-5-mini", "choices": [{"index": 0, "message": {"content": SAID}}], "usage": None}
+).encode()
+
+
+def test_an_answer_without_usage_is_charged_by_estimate_and_says_so() -> None:
+    bench = Bench(answering(UNTOLD))
+    done = exchange(bench, REQUEST)
+    event = bench.event
+    assert (event.status, event.usage_source, event.pricing_status, event.quantity) == (
+        "ok",
+        "estimated",
+        "priced",
+        1,
+    )
+    assert (event.tokens_input, event.tokens_output) == (ASKED, 3)
+    assert event.charge_total == (ASKED * 2 + 3 * 4) / MILLION
+    assert done.headers["x-usage-source"] == "estimated"
+    (day,) = bench.store.daily.values()
+    assert day["estimated_events"] == 1
+
+
+def test_an_answer_whose_usage_was_reported_does_not_say_how_it_is_known() -> None:
+    assert "x-usage-source" not in exchange(Bench(answering(ANSWER)), REQUEST).headers
+
+
+def test_the_same_text_costs_the_same_streamed_or_not() -> None:
+    whole, streamed = Bench(answering(UNTOLD)), Bench(streaming([chunk(SAID[:5]), chunk(SAID[5:])]))
+    for bench in (whole, streamed):
+        exchange(bench, REQUEST)
+    assert whole.event.charge_total == streamed.event.charge_total
+    assert whole.event.usage_source == streamed.event.usage_source == "estimated"
+
+
+def test_a_client_that_leaves_a_stream_that_is_not_drained_pays_what_it_was_sent() -> None:
+    usage = {"input_tokens": 200, "output_tokens": 1}
+    start: dict[str, Any] = {
+        "type": "message_start",
+        "message": {"model": "claude-sonnet-4-5", "usage": usage},
+    }
+    delta: dict[str, Any] = {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "text_delta", "text": "abcd" * 10},
+    }
+    events = [
+        f"event: {said['type']}\ndata: {json.dumps(said)}\n\n".encode() for said in (start, *[delta] * 500)
+    ]
+    bench = Bench(streaming(events, pause=True), drains=Drains(total_max=0))
+    done = exchange(bench, REQUEST, "/v1/messages", leave_after=4)
+    event = bench.event
+    assert (event.status, event.usage_source) == ("client_disconnected", "reported_partial")
+    assert event.tokens_input == 200, "as message_start said"
+    words = event.tokens_output or 0
+    assert words % 10 == 0 and 0 < words < 5000, "40 bytes are 10 tokens; most of it was never asked for"
+    assert words >= 10 * done.content.count(b"event: content_block_delta")
+    assert event.charge_total == (200 * 2 + words * 4) / MILLION
+
+
+@pytest.mark.parametrize("answer", [
+    b'{"model": "gpt-5-mini", "choices": []}', b'{"model": "gpt-5-mini", "data": [{"b64_json": "aGVsbG8="}]}', b"{}", b"",
+])  # fmt: skip
+def test_an_answer_of_which_nothing_can_be_told_is_unknown_and_not_zero(answer: bytes) -> None:
+    bench = Bench(answering(answer))
+    done = exchange(bench, REQUEST)
+    event = bench.event
+    assert (event.usage_source, event.pricing_status, event.charge_total, event.quantity) == (
+        "none",
+        "unpriced",
+        None,
+        1,
+    )
+    assert not [name for name in done.headers if name.startswith("x-usage-") and name != "x-usage-event"]
+
+
+def test_text_in_an_error_costs_nobody_anything() -> None:
+    bench = Bench(answering(UNTOLD, status=422))
+    exchange(bench, REQUEST)
+    assert (bench.event.usage_source, bench.event.charge_total, bench.event.cost_total) == ("none", 0, 0)
+
+
+def test_a_zero_that_was_reported_stays_zero() -> None:
+    zero = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    bench = Bench(answering(UNTOLD.replace(b"null", json.dumps(zero).encode())))
+    exchange(bench, REQUEST)
+    event = bench.event
+    assert (event.usage_source, event.tokens_input, event.tokens_output) == ("reported", 0, 0)
+    assert (event.cost_total, event.charge_total, event.pricing_status) == (0, 0, "priced")
+
+
+def test_a_django_view_without_usage_is_estimated_as_well() -> None:
+    host = Host()
+    response = host.sync(lambda request: HttpResponse(UNTOLD, content_type="application/json"))
+    host.close()
+    assert (host.event.usage_source, host.event.tokens_output) == ("estimated", 3)
+    assert response["X-Usage-Source"] == "estimated"
+
+
+def test_what_is_known_of_a_call_is_said_fact_by_fact() -> None:
+    """How it ended, where its usage is from, whether it has a price, whether its counters agree: none decides another."""
+    odd = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 9}
+    unknown = chunk(None, odd).replace(b"gpt-5-mini", b"gpt-unheard-of")
+    bench = Bench(streaming([chunk("a"), chunk("b"), unknown, b"data: [DONE]\n\n"], pause=True))
+    exchange(bench, REQUEST, leave_after=2)
+    event = bench.event
+    assert (event.status, event.usage_source) == ("client_disconnected", "reported")
+    assert event.pricing_status == "unpriced" and event.consistency != "ok"
+    assert (event.tokens_input, event.tokens_output) == (100, 50)
+
+
 # What went as it should
 
 
@@ -262,8 +411,6 @@ def test_a_cached_answer_of_a_model_without_a_price_is_free_all_the_same() -> No
 
 
 def test_a_cached_answer_is_known_in_a_django_view_as_well() -> None:
-    from django.http import HttpResponse
-
     def view(request: Any) -> HttpResponse:
         record_usage(request, cache_hit=True)
         return HttpResponse(ANSWER, content_type="application/json")
