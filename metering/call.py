@@ -58,6 +58,7 @@ class Call(msgspec.Struct, gc=True):
     endpoint: str
     method: str
     user_id: str = ""
+    held: Decimal = ZERO  # the most that it can cost, in the account's currency; 0 where no limit is hard
     key: str = ""  # the Idempotency-Key it came with
     claim: Claim | None = None  # what that stands for
     policy: WhoPays = WhoPays()
@@ -76,6 +77,7 @@ class Call(msgspec.Struct, gc=True):
                 endpoint=self.endpoint, method=self.method, feature=self.route.feature,
                 provider=provider_of(self.route.provider, self.facts.model), model=self.facts.model or "",
                 tokens_input=self.facts.tokens_input_estimate, request_id=self.request_id, claim=self.claim,
+                amount=self.held,
             )
         )  # fmt: skip
 

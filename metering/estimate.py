@@ -60,10 +60,7 @@ def read_request(
 
     A model that the path names goes before the body's, as it does at the providers whose paths name it.
     """
-    encoding = content_encoding.strip().lower()
-    plain: bytes | None = body
-    if encoding not in ("", "identity"):
-        plain = inflate(body, _REQUEST_MAX) if encoding in READABLE_ENCODINGS else None
+    plain = plain_body(body, content_encoding)
     if plain is None:
         return RequestFacts(model=path_model, tokens_input_estimate=estimate_tokens(len(body)))
     estimate = estimate_tokens(len(plain))
@@ -84,6 +81,14 @@ def read_request(
         readable=True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
     )
+
+
+def plain_body(body: bytes, content_encoding: str) -> bytes | None:
+    """The body as the application reads it; None where its compression cannot be undone, or would unfold too far."""
+    encoding = content_encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    return inflate(body, _REQUEST_MAX) if encoding in READABLE_ENCODINGS else None
 
 
 def estimate_tokens(size_bytes: int) -> int:

@@ -33,6 +33,9 @@ class Account(msgspec.Struct, frozen=True):
     list_book: str = "list"
     shows_cost: bool = True  # may the customer see what the provider charges us (X-Usage-Cost)
     blocks_unpriced: bool = False  # admits no call to a model that its list book has no rate for
+    hard_limit: bool = (
+        False  # every call holds the most that it can cost; without a limit none holds anything
+    )
     metadata: dict[str, Any] = {}
 
 

@@ -9,15 +9,17 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from decimal import Decimal
 
 from metering import metrics
 from metering.call import Call
 from metering.claim import HEADER as KEY_HEADER, claim_of
 from metering.clean import TEXT_LIMITS, clean_text
 from metering.drains import Drains
-from metering.estimate import RequestFacts, read_request
+from metering.estimate import RequestFacts, plain_body, read_request
 from metering.extract import WireFormat, provider_of, read_header, wire_format
 from metering.gate import Account, Gate
+from metering.hold_bound import hold_amount, hold_bound
 from metering.ids import uuid7
 from metering.policy import WhoPays
 from metering.problem import (
@@ -27,16 +29,22 @@ from metering.problem import (
     metering_unavailable,
     model_not_priced,
 )
+from metering.rated import ZERO
 from metering.recorder import KeyConflict, Recorder, RecorderUnavailable
 from metering.routes import Route, RouteTable
 from metering.rows import EventRow, Status
 from metering.tap import Tap
+from pricing.money import SQLITE_AMOUNT_LIMIT
 from pricing.pricelist import CurrentCard
 from pricing.usage import Usage
 
 log = logging.getLogger("metering.meter")
 
 NOTHING = Usage(buckets={}, source="none")
+NO_BOUND = (
+    "There is no telling what this call may cost at the most, and the limit of this customer is a hard one: name a model that "
+    "has a price, and limit what it may write."
+)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -87,13 +95,16 @@ class Meter:
             unpriced = self._unpriced(route, account, facts, at, is_empty=body == b"")
             if unpriced is not None:
                 return self._refused(unpriced)
+        held = self._held(route, account, facts, body or b"", wanted, at) if account.hard_limit else ZERO
+        if isinstance(held, Refusal):
+            return self._refused(held)
         call_id = uuid7(at)
         call = Call(
             id=call_id, at=at, route=route, account=account, facts=facts,
             request_id=request_id_of(wanted, default=call_id.hex),
             endpoint=path, method=method,
             user_id=wanted.get(b"x-end-user", b"").decode("utf-8", "replace") or facts.user_id or "",
-            policy=self.policy,
+            held=held, policy=self.policy,
         )  # fmt: skip
         key = wanted.get(KEY_HEADER)
         if key:
@@ -168,9 +179,32 @@ class Meter:
         provider = provider_of(route.provider, facts.model)
         if self.card.card.tariff_for(account.list_book, provider, facts.model, at) is not None:
             return None
-        if self.card.card.rates == 0 and self.card.loaded_at is None:
+        if self._knows_no_prices:
             return metering_unavailable(detail="The prices are not loaded yet.")
         return model_not_priced(f"The plan admits no model without a price: {facts.model!r}.")
+
+    def _held(
+        self, route: Route, account: Account, facts: RequestFacts, body: bytes, headers: dict[bytes, bytes], at: datetime
+    ) -> Decimal | Refusal:  # fmt: skip
+        """The most that a call can cost a customer whose limit is hard, or why that cannot be said."""
+        plain = plain_body(body, headers.get(b"content-encoding", b"").decode("latin-1"))
+        bound = hold_bound(plain or b"", route.wire_format, facts)
+        model = facts.model or ""
+        # The path of /v1/execute does not say whose model it is; where no provider is named the rates do.
+        for provider in (provider_of(route.provider, facts.model), ""):
+            most = hold_amount(
+                self.card.card, bound, book=account.list_book, provider=provider, model=model, at=at
+            )
+            if most is not None:
+                # Beyond it one of the databases could not write the hold, and nobody has such credits.
+                return most if most <= SQLITE_AMOUNT_LIMIT else credits_do_not_cover()
+        if self._knows_no_prices:
+            return metering_unavailable(detail="The prices are not loaded yet.")
+        return credits_do_not_cover(NO_BOUND)
+
+    @property
+    def _knows_no_prices(self) -> bool:
+        return self.card.card.rates == 0 and self.card.loaded_at is None
 
     def _facts(self, route: Route, path: str, body: bytes, headers: dict[bytes, bytes]) -> RequestFacts:
         encoding = headers.get(b"content-encoding", b"").decode("latin-1")

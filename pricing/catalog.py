@@ -4,7 +4,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from importlib import resources
 from typing import Any
 
@@ -100,7 +100,7 @@ def read_price_files() -> PriceFiles:
             resources.files("pricing").joinpath("prices", f"{name}.toml").read_text("utf-8")
         )
         for model in document["models"]:
-            entries.extend(_entries(document, model))
+            entries.extend(price_entries(document, model))
             aliases.update(
                 {(document["provider"], alias): model["name"] for alias in model.get("aliases", ())}
             )
@@ -121,32 +121,54 @@ def import_prices(book: str = "cost", *, markup_percent: Decimal = Decimal(0)) -
         return _import_entries(target, (_raised(entry, factor) for entry in files.entries))
 
 
-def _entries(document: dict[str, Any], model: dict[str, Any]) -> Iterator[PriceEntry]:
-    """The prices of one model of a file; equal prices on successive dates are one entry."""
-    lines: dict[tuple[int, str], list[tuple[date, Decimal]]] = {}
-    dates: dict[int, list[date]] = {}
+def price_entries(document: dict[str, Any], model: dict[str, Any]) -> Iterator[PriceEntry]:
+    """The prices of one model of a file; equal prices on successive dates are one entry. Raises PriceFileError.
+
+    A row is a price list from a date on. Rows of the same conditions, whatever their thresholds, are one list: what a later
+    date of it does not name has ended.
+    """
+    lines: dict[tuple[Conditions, str], dict[date, Decimal]] = {}
+    dates: dict[Conditions, set[date]] = {}  # by the conditions of a list, whatever the threshold
     for row in model["prices"]:
-        since, above = row.get("from", document["since"]), row.get("input_above", 0)
-        dates.setdefault(above, []).append(since)
+        since, conditions = row.get("from", document["since"]), _conditions(document, model, row)
+        dates.setdefault(_list_of(conditions), set()).add(since)
         for bucket, price in row.items():
-            if bucket not in {"from", "input_above"}:
-                lines.setdefault((above, bucket), []).append((since, _price(document, model, bucket, price)))
-    all_dates = sorted({since for found in dates.values() for since in found})
-    for (above, bucket), prices in lines.items():
-        for since, until, price in _spans(prices, all_dates):
+            if bucket == "from" or bucket in Conditions.__struct_fields__:
+                continue
+            found = lines.setdefault((conditions, bucket), {})
+            if since in found:
+                raise PriceFileError(f"{_place(document, model)}: two prices for {bucket} from {since}")
+            found[since] = _price(document, model, bucket, price)
+    for (conditions, bucket), prices in lines.items():
+        for since, until, price in _spans(prices, sorted(dates[_list_of(conditions)])):
             yield PriceEntry(
-                provider=document["provider"], model=model["name"], bucket=bucket, input_above=above, price=price,
-                per=PER_TOKENS if is_token(bucket) else PER_UNITS, currency=document["currency"],
+                provider=document["provider"], model=model["name"], match=model.get("match", EXACT), bucket=bucket,
+                price=price, per=PER_TOKENS if is_token(bucket) else PER_UNITS, currency=document["currency"],
                 effective_from=_midnight(since), effective_to=_midnight(until) if until else None,
                 source=document["source"], source_date=document["checked"], note=model.get("note", ""),
+                **msgspec.structs.asdict(conditions),
             )  # fmt: skip
 
 
-def _spans(
-    prices: list[tuple[date, Decimal]], dates: list[date]
-) -> Iterator[tuple[date, date | None, Decimal]]:
-    """(from, to, price) of one bucket. A date on which the file lists the model without this bucket ends its price."""
-    at = dict(prices)
+def _conditions(document: dict[str, Any], model: dict[str, Any], row: dict[str, Any]) -> Conditions:
+    given = {name: value for name, value in row.items() if name in Conditions.__struct_fields__}
+    try:
+        return msgspec.convert(given, Conditions)
+    except msgspec.ValidationError as error:
+        raise PriceFileError(f"{_place(document, model)}: {given}: {error}") from error
+
+
+def _list_of(conditions: Conditions) -> Conditions:
+    """What of its conditions makes a row part of one price list: a list with a new date replaces all of the old one."""
+    return msgspec.structs.replace(conditions, input_above=0)
+
+
+def _place(document: dict[str, Any], model: dict[str, Any]) -> str:
+    return f"{document['provider']}.toml: {model['name']}"
+
+
+def _spans(at: dict[date, Decimal], dates: list[date]) -> Iterator[tuple[date, date | None, Decimal]]:
+    """(from, to, price) of one bucket. A date on which the list is there without this bucket ends its price."""
     start: date | None = None
     for day in dates:
         price = at.get(day)
@@ -160,16 +182,13 @@ def _spans(
 
 
 def _price(document: dict[str, Any], model: dict[str, Any], bucket: str, price: Any) -> Decimal:
-    if (
-        not is_billable(bucket)
-        or not isinstance(price, str)
-        or not Decimal(price).is_finite()
-        or Decimal(price) < 0
-    ):
-        raise PriceFileError(
-            f"{document['provider']}.toml: {model['name']}: {bucket} = {price!r} is no price"
-        )
-    return Decimal(price)
+    try:
+        amount = Decimal(price) if isinstance(price, str) and is_billable(bucket) else None
+    except InvalidOperation:
+        amount = None
+    if amount is None or not amount.is_finite() or amount < 0:
+        raise PriceFileError(f"{_place(document, model)}: {bucket} = {price!r} is no price")
+    return amount
 
 
 def _midnight(day: date) -> datetime:
@@ -192,9 +211,8 @@ def _import_aliases(aliases: dict[tuple[str, str], str]) -> None:
 
 
 def _import_entries(book: PriceBook, entries: Iterable[PriceEntry]) -> ImportResult:
-    lines: dict[int, list[Rate]] = defaultdict(
-        list
-    )  # the rates of each line as they were set first, the oldest first
+    # By line, what was set first and not what corrects it; the oldest first.
+    lines: dict[int, list[Rate]] = defaultdict(list)
     for rate in Rate.objects.filter(book=book, revision=0).order_by("effective_from"):
         lines[rate.line].append(rate)
     new: list[Rate] = []

@@ -1,5 +1,7 @@
 """The catalogue in Django's admin. Rates can be added and superseded, never edited or deleted."""
 
+from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -72,6 +74,16 @@ class RateAdmin(RatesAdmin):
             "per": rate.per, "price": decimal_string(rate.price), "supersedes": rate.pk,
         }  # fmt: skip
         return redirect(f"{reverse('admin:tollgate_pricing_rate_add')}?{urlencode(values)}")
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """What a link fills in; an instant is ISO 8601, and left out where it is none."""
+        given: dict[str, Any] = dict(super().get_changeform_initial_data(request))
+        for name in {"effective_from", "effective_to"} & given.keys():
+            with suppress(ValueError):
+                given[name] = datetime.fromisoformat(given[name])
+                continue
+            del given[name]
+        return given
 
     def get_form(
         self, request: HttpRequest, obj: Rate | None = None, change: bool = False, **kwargs: Any
