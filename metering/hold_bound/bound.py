@@ -6,7 +6,7 @@ images, sound, films and documents are taken out and counted by kind. What stand
 file, a cached content) can fill the model's context, if we know how large that is. What cannot be bounded is None, and
 what may go beyond a bound that is given is named in `open_ended`: a settle above its hold is written off, visibly.
 
-About 10 µs for a body of 2 KiB, where `read_request` takes 1.5.
+A body of 2 KiB takes 10 to 15 µs; an image of a megabyte in it half a millisecond.
 """
 
 import json
@@ -103,6 +103,7 @@ _ANTHROPICS_CALLERS_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
 
 _SPECIAL = _STORED | _ROUNDS | _WRITERS | _FEES | {"tools", "toolConfig", "context_management", "prompt"}
 
+_BEYOND_LIMITS = frozenset({"thinking", "prediction"})
 _NONE: frozenset[str] = frozenset()
 _NO_REQUEST = frozenset(
     {"openai_batch", "openai_live", "openai_realtime", "gemini_live", "otel_span"}
@@ -218,7 +219,9 @@ class _Request:
             normal_tier(tier.get("type") if type(tier) is dict else tier)[0],
             normal_word(document.get("speed")),
             normal_word(document.get("inference_geo")),
-            tuple(dict.fromkeys(name[:_NAME_MAX] for name in self._open[:_NAMES_MAX])),
+            tuple(dict.fromkeys([name[:_NAME_MAX] for name in self._open[:_NAMES_MAX]]))
+            if self._open
+            else (),
         )
 
     def _cache_writes(self) -> tuple[str, ...]:
@@ -240,7 +243,9 @@ class _Request:
 
     def _input(self, template: int, *, beyond_body: bool) -> dict[str, int] | None:
         """What is read, by modality. A call that reads what its body does not hold may fill the model's context with it."""
-        media = RequestMedia(self._model, self._first("mediaResolution", "media_resolution"))
+        media = RequestMedia(
+            self._model, self._first("mediaResolution", "media_resolution") if self._configs else None
+        )
         media.strip(self._document)
         self._open += media.stored
         text = template + text_tokens(self._text(media)) + (
@@ -258,6 +263,8 @@ class _Request:
             if most is None:
                 return None
             text += most
+        if not media.tokens:
+            return {"": text}
         bounded = {
             kind: tokens if most is None else min(tokens, most) for kind, tokens in media.tokens.items()
         }
@@ -290,7 +297,8 @@ class _Request:
         most = max(limits) if limits else self._cap.output
         if most is None:
             return None
-        most += self._thinking(most) + self._predicted()
+        if self._configs or not _BEYOND_LIMITS.isdisjoint(document):
+            most += self._thinking(most) + self._predicted()
         prompts = document.get("prompt")
         if type(prompts) is list and prompts and type(prompts[0]) is not int:
             most *= len(prompts)
