@@ -15,17 +15,15 @@ from metering.extract.document import top_of
 from metering.tap import usage_of_messages
 from metering.tap.array import ArrayFraming
 from metering.tap.aws import AwsFraming, has_prelude
-from metering.tap.base import BOM
+from metering.tap.base import BLANK
 from metering.tap.events import EventTap
 from metering.tap.frames import FrameTap, Framing
 from metering.tap.lines import LineFraming
-from metering.tap.opening import AWS_TYPE, EVENT_TYPE, LINE_TYPES
+from metering.tap.opening import AWS_TYPE, EVENT_FIELDS, EVENT_TYPE, LINE_TYPES
 from pricing.usage import Usage
 
 MAPPING = "mapping"  # in place of a wire format: a usage object that lies open
 _OVER_WEBSOCKET = frozenset({"openai_realtime", "openai_live", "gemini_live"})
-_EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
-_BLANK = b" \t\r\n" + BOM
 
 
 class UnreadableAnswer(ValueError):
@@ -65,7 +63,7 @@ def read_any(
 
 
 def _framing_of(data: bytes, content_type: str) -> str:
-    text = data.lstrip(_BLANK)
+    text = data.lstrip(BLANK)
     kind = content_type.partition(";")[0].strip().lower()
     if not text:
         raise UnreadableAnswer("the answer is empty")
@@ -75,7 +73,7 @@ def _framing_of(data: bytes, content_type: str) -> str:
         return "json_array"
     if text.startswith(b"{"):
         return "json" if top_of(text) is not None else _lines_or_error(text)
-    if text.startswith(_EVENT_FIELDS) or kind == EVENT_TYPE:
+    if text.startswith(EVENT_FIELDS) or kind == EVENT_TYPE:
         return "sse"
     if kind in LINE_TYPES:
         return "ndjson"
@@ -91,7 +89,7 @@ def _lines_or_error(text: bytes) -> str:
 
 
 def _read_document(data: bytes, facts: RequestFacts, provider: str) -> ReadAnswer:
-    text = data.lstrip(_BLANK)
+    text = data.lstrip(BLANK)
     document = top_of(text) or {}
     name = detect_by_content(document, provider)
     if name is None:

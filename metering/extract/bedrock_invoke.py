@@ -104,7 +104,7 @@ def _checked(reading: Reading, said: Usage, counted: Counted, measured: Mapping[
     if not counted.known or counted.unknown_sides:
         return said
     both = {"vendor": said.raw, _METRICS: measured}
-    if said.source in ("none", "estimated") or said.unknown_sides:
+    if said.source != "reported":  # nothing, an estimate or totals that were not the last
         return reading.reported(counted, both, said.model_served)
     if said.parts or (said.tokens_input, said.tokens_output) == (
         tokens_of(counted.buckets, "in_"),
@@ -153,7 +153,7 @@ class InvokeStream:
             self._is_anthropic = self._is_anthropic or fields.type == "message_start"
             self._messages.on_event(b"", inner)
         counters = _counters_of(fields)
-        if counters is not None and not self._is_anthropic:
+        if counters is not None:
             self._usage = merge_latest(self._usage, counters)
         self._metrics = fields.metrics or self._metrics
         return fields.metrics is not None

@@ -28,3 +28,10 @@ def top_of(data: bytes) -> Mapping[str, Any] | None:
     except UNREADABLE:
         return None
     return document if isinstance(document, dict) else None
+
+
+def are_lines(data: bytes) -> bool:
+    """Whether `data` is no one document, but begins with one that a line holds."""
+    text = data.lstrip()
+    end = text.find(b"\n")
+    return end > 0 and top_of(text[:end]) is not None and top_of(text) is None

@@ -14,3 +14,8 @@ def with_rule(usage: Usage, rule: str) -> Usage:
 def with_doubt(usage: Usage, rule: str) -> Usage:
     """`usage` with one more rule that fired, which leaves open whether it says everything."""
     return msgspec.structs.replace(usage, rules=(*usage.rules, rule), consistency="inconsistent")
+
+
+def with_metadata(usage: Usage, **facts: str) -> Usage:
+    """`usage` with facts about the answer beside it."""
+    return msgspec.structs.replace(usage, metadata={**(usage.metadata or {}), **facts})

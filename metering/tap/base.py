@@ -9,6 +9,7 @@ from pricing.usage import Usage
 BODY_MAX = 32 * 1024 * 1024  # bytes of a body, or of one frame of a stream, that are kept
 TAIL_BYTES = 1024 * 1024  # of a longer body, where usage is looked for at its end
 BOM = b"\xef\xbb\xbf"
+BLANK = b" \t\r\n" + BOM  # what may stand before an answer
 
 # From the reader of the route's format, the name and the data of a stream's first event: the reader to go on with.
 ReaderChoice = Callable[[StreamReader, bytes, bytes], StreamReader]

@@ -1,20 +1,25 @@
 """Answers that are read as a whole, and those that cannot be read."""
 
 from collections import deque
+from collections.abc import Callable
 
 from metering.estimate import RequestFacts
 from metering.extract.base import Reading, WireFormat
 from metering.extract.by_content import read_by_content
 from metering.extract.delivered import estimated_from_text, is_error
+from metering.extract.document import are_lines
 from metering.extract.tail import usage_of_tail
-from metering.tap.base import BODY_MAX, TAIL_BYTES
+from metering.tap.base import BODY_MAX, TAIL_BYTES, Tap
 from pricing.usage import Usage
 
 
 class BodyTap:
     """A JSON body: kept up to a bound and read at the end; of a longer one the tail is kept and searched."""
 
-    __slots__ = ("_body_max", "_bytes", "_chunks", "_facts", "_fmt", "_good", "_provider", "_whole", "failed")
+    __slots__ = (
+        "_body_max", "_bytes", "_chunks", "_facts", "_fmt", "_good", "_provider", "_reread", "_whole",
+        "failed",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -22,6 +27,7 @@ class BodyTap:
         facts: RequestFacts,
         provider: str,
         *,
+        reread: Callable[[bytes], Tap] | None = None,
         good: bool = True,
         body_max: int = BODY_MAX,
     ) -> None:
@@ -29,6 +35,7 @@ class BodyTap:
         self._chunks: deque[bytes] = deque()
         self._bytes = 0
         self._whole = True
+        self._reread = reread  # the tap of what turns out to be no document but one per line
         self._good = good
         self.failed = False
 
@@ -45,15 +52,21 @@ class BodyTap:
     def finish(self, complete: bool) -> Usage:
         body = b"".join(self._chunks)
         self._chunks.clear()
-        if self._whole:
-            usage = self._fmt.read_body(body, self._facts, self._provider)
-            if usage.source == "none" and body:
-                usage = read_by_content(body, usage, self._fmt, self._facts, self._provider)
-            if usage.source == "none" and complete and self._good:
-                self.failed = is_error(b"", body)
-                return usage if self.failed else estimated_from_text(usage, body, self._facts)
+        if not self._whole:
+            return usage_of_tail(self._fmt, self._facts, self._provider, body[-TAIL_BYTES:])
+        usage = self._fmt.read_body(body, self._facts, self._provider)
+        if usage.source != "none" or not body:
             return usage
-        return usage_of_tail(self._fmt, self._facts, self._provider, body[-TAIL_BYTES:])
+        if self._reread is not None and are_lines(body):
+            tap = self._reread(body)
+            usage = tap.finish(complete)
+            self.failed = tap.failed
+            return usage
+        usage = read_by_content(body, usage, self._fmt, self._facts, self._provider)
+        if usage.source != "none" or not (complete and self._good):
+            return usage
+        self.failed = is_error(b"", body)
+        return usage if self.failed else estimated_from_text(usage, body, self._facts)
 
 
 class BlindTap:

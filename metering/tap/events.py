@@ -1,10 +1,11 @@
 """Server-sent events, read at the cost of one look at each chunk."""
 
 import re
+from collections.abc import Callable
 
 from metering.extract.base import StreamReader, is_done
 from metering.extract.delivered import Sample, is_error
-from metering.tap.base import BODY_MAX, BOM, ReaderChoice
+from metering.tap.base import BLANK, BODY_MAX, BOM, ReaderChoice, Tap
 from pricing.usage import Usage
 
 _LF = 10
@@ -25,14 +26,20 @@ class EventTap:
 
     __slots__ = (
         "_boring", "_choose", "_ended", "_event_max", "_events", "_first", "_last", "_looks", "_marker", "_markers",
-        "_only_marker", "_open_bytes", "_parts", "_quiet", "_reader", "_sample", "_sampling", "_tail", "failed",
+        "_only_marker", "_open_bytes", "_parts", "_quiet", "_reader", "_reread", "_sample", "_sampling", "_tail", "failed",
     )  # fmt: skip
 
     def __init__(
-        self, reader: StreamReader, *, choose: ReaderChoice | None = None, event_max: int = BODY_MAX
+        self,
+        reader: StreamReader,
+        *,
+        choose: ReaderChoice | None = None,
+        reread: Callable[[bytes], Tap] | None = None,
+        event_max: int = BODY_MAX,
     ) -> None:
         self._use(reader)
         self._choose = choose
+        self._reread = reread  # the tap of what turns out to be no events but a JSON document
         self._event_max = event_max
         # Of the event that is still open. Not empty at first, so that the first chunk is read closely.
         self._parts: list[bytes] = [b""]
@@ -89,6 +96,11 @@ class EventTap:
     def finish(self, complete: bool) -> Usage:
         rest = b"".join(self._parts)
         self._parts = []
+        if self._first and self._reread is not None and rest.lstrip(BLANK).startswith((b"{", b"[")):
+            tap = self._reread(rest)
+            usage = tap.finish(complete)
+            self.failed = tap.failed
+            return usage
         if rest:
             self._read_event(rest)
             if self._ended:

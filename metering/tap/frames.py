@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 from metering.extract.base import StreamReader
 from metering.extract.delivered import Sample, is_error
-from metering.extract.marks import with_doubt
+from metering.extract.marks import with_doubt, with_metadata
 from metering.tap.base import ReaderChoice
 from pricing.usage import Usage
 
@@ -85,9 +85,12 @@ class FrameTap:
             self._read(frame)
         last = self._last
         self.failed = last.failed or is_error(last.event, last.data)
+        complete = complete and not last.failed
         usage = self._reader.usage(self._frames, complete)
         if usage.source in ("estimated", "reported_partial"):
             usage = self._reader.usage(self._sample.tokens(self._frames), complete)
+        if last.failed:
+            usage = with_metadata(usage, stream_error=last.event.decode("latin-1") or "error")
         return with_doubt(usage, self._framing.damage) if self._framing.damage else usage
 
     def _read(self, frame: Frame) -> bool:

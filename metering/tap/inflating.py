@@ -1,7 +1,6 @@
 """Compressed answers, inflated for our own reading only."""
 
-import msgspec
-
+from metering.extract.marks import with_metadata
 from metering.inflate import Inflater
 from metering.tap.base import Tap
 from pricing.usage import Usage
@@ -33,6 +32,5 @@ class InflatingTap:
     def finish(self, complete: bool) -> Usage:
         usage = self._inner.finish(complete and not self._inflater.broken)
         if self._inflater.broken and usage.source == "none":
-            note = {"usage_note": "the compressed body is damaged or too large"}
-            return msgspec.structs.replace(usage, metadata={**(usage.metadata or {}), **note})
+            return with_metadata(usage, usage_note="the compressed body is damaged or too large")
         return usage

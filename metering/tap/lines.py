@@ -32,7 +32,7 @@ class LineFraming:
         return self._take(0)
 
     def unended(self) -> Frame | None:
-        if not self._parts or not self._parts[-1].endswith(b"}"):
+        if not self._parts or not self._parts[-1].endswith((b"}", b"}\r")):
             return None
         return Frame(self._start, b"", self._line())
 

@@ -7,7 +7,7 @@ from metering.extract.document import top_of
 from metering.inflate import READABLE_ENCODINGS
 from metering.tap.array import ArrayFraming
 from metering.tap.aws import AwsFraming
-from metering.tap.base import BODY_MAX, BOM, Tap
+from metering.tap.base import BLANK, BODY_MAX, Tap
 from metering.tap.body import BlindTap, BodyTap
 from metering.tap.events import EventTap
 from metering.tap.frames import FrameTap, Framing
@@ -34,8 +34,7 @@ _STREAMS_OF = {
     "bedrock_converse": "aws",
     "bedrock_invoke": "aws",
 }
-_EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
-_BLANK = b" \t\r\n" + BOM
+EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _HEAD_MAX = 64 * 1024  # bytes in which the first line has to end, if the answer is made of lines
 
 
@@ -85,13 +84,23 @@ class Taps:
 
     def events(self) -> Tap:
         reader = self.fmt.open_stream(self._facts, self._provider)
-        return EventTap(reader, choose=self._choose, event_max=self._body_max)
+        return EventTap(reader, choose=self._choose, reread=self._reread, event_max=self._body_max)
 
     def frames(self, framing: Framing) -> Tap:
         return FrameTap(framing, self.fmt.open_stream(self._facts, self._provider), choose=self._choose)
 
     def _choose(self, reader: StreamReader, event: bytes, data: bytes) -> StreamReader:
         return reader_by_content(reader, self.fmt, self._facts, self._provider, event, data)
+
+    def _reread(self, body: bytes) -> Tap:
+        tap = FirstBytesTap(self, otherwise=self.body())
+        tap.feed(body)
+        return tap
+
+    def _reread_lines(self, body: bytes) -> Tap:
+        tap = self.lines()
+        tap.feed(body)
+        return tap
 
     def array(self) -> Tap:
         return self.frames(ArrayFraming(element_max=self._body_max))
@@ -103,7 +112,9 @@ class Taps:
         return self.frames(AwsFraming(message_max=self._body_max))
 
     def body(self) -> Tap:
-        return BodyTap(self.fmt, self._facts, self._provider, good=self._good, body_max=self._body_max)
+        return BodyTap(
+            self.fmt, self._facts, self._provider, reread=self._reread_lines, good=self._good, body_max=self._body_max
+        )  # fmt: skip
 
     def blind(self, kind: str) -> Tap:
         return BlindTap(self.fmt, self._facts, self._provider, f"content-type {kind} carries no usage")
@@ -113,14 +124,14 @@ class Taps:
         streams = _STREAMS_OF.get(self.fmt.name)
         if streams == "aws" and head.startswith(b"\0"):  # no message has 16 MB
             return self.aws()
-        text = head if head[:1] == b"{" else head.lstrip(_BLANK)
+        text = head if head[:1] == b"{" else head.lstrip(BLANK)
         if text.startswith(b"["):
             return self.array()
         if text.startswith(b"{"):
             return self._lines_or_body(text) if streams == "lines" else self.body()
-        if text.startswith(_EVENT_FIELDS):
+        if text.startswith(EVENT_FIELDS):
             return self.events()
-        if not text or any(field.startswith(text) for field in _EVENT_FIELDS):
+        if not text or any(field.startswith(text) for field in EVENT_FIELDS):
             return None
         return otherwise
 

@@ -329,6 +329,15 @@ def test_metrics_that_differ_hold_since_they_are_what_is_billed() -> None:
     assert (usage.consistency, usage.rules[-1]) == ("inconsistent", "metrics_differ")
 
 
+def test_metrics_say_what_a_vendor_s_stream_left_out() -> None:
+    start, *_, last = claude_frames()
+    empty = frame({"type": "message_start", "message": {"model": "claude-sonnet-4-5", "usage": None}})
+    usage = stream(empty, last, fmt="bedrock_invoke")
+    assert (usage.tokens_input, usage.tokens_output) == (10 + 5000 + 3000, 500)
+    assert (usage.source, usage.rules) == ("reported", ("cache_split_missing",))
+    assert stream(start, last, fmt="bedrock_invoke").buckets == usage.buckets
+
+
 def test_metrics_alone_will_do() -> None:
     frames = [
         frame({"contentBlockDelta": {"delta": {"text": "Hi"}}}),

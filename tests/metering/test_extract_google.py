@@ -239,14 +239,21 @@ def stream(*chunks: Any, complete: bool = True) -> Usage:
 
 
 def test_totals_are_never_added_and_the_last_of_each_field_holds() -> None:
+    first = {
+        "promptTokenCount": 8,
+        "cachedContentTokenCount": 3,
+        "candidatesTokenCount": 4,
+        "totalTokenCount": 12,
+    }
     alone = {
         "modelVersion": "gemini-2.5-pro",
         "usageMetadata": {"candidatesTokenCount": 12, "totalTokenCount": 20},
     }
-    usage = stream(
-        chunk("Hi", {"promptTokenCount": 8, "candidatesTokenCount": 4, "totalTokenCount": 12}), alone
-    )
-    assert usage.buckets == {"in_uncached": 8, "out_visible": 12}
+    assert stream(chunk("Hi", first), alone).buckets == {
+        "in_uncached": 5,
+        "in_cache_read": 3,
+        "out_visible": 12,
+    }
 
 
 def test_a_chunk_may_be_nothing_but_usage() -> None:

@@ -115,8 +115,9 @@ def test_a_stream_that_the_route_s_format_reads_is_not_ended_by_another_one() ->
         data({"choices": [], "usage": {"prompt_tokens": 8, "completion_tokens": 12}}),
         b"data: [DONE]\n\n",
     ]  # fmt: skip
-    usage = watch(tap_for("openai_chat", SSE), chunks)[1]
-    assert (usage.buckets, usage.rules) == (GEMINI_BUCKETS, ())
+    for route in ("openai_chat", "openai_completions"):
+        usage = watch(tap_for(route, SSE), chunks)[1]
+        assert (usage.buckets, usage.rules) == (GEMINI_BUCKETS, ())
 
 
 def test_where_neither_format_finds_usage_it_is_estimated_by_the_one_that_knows_the_stream() -> None:
@@ -139,3 +140,24 @@ def test_any_mixture_of_streams_reads_the_same_however_it_is_cut(
     whole = watch(tap_for(route, SSE), [text])[1]
     pieces: Usage = watch(tap_for(route, SSE), cut(text, places))[1]
     assert pieces == whole
+
+
+def test_a_document_that_is_called_a_stream_is_read_as_a_document() -> None:
+    text = body(object="chat.completion", choices=[], usage=CHAT_USAGE)
+    for place in range(1, len(text)):
+        usage = watch(tap_for("openai_chat", SSE), [text[:place], text[place:]])[1]
+        assert (usage.buckets, usage.rules) == (CHAT_BUCKETS, ())
+    assert watch(tap_for("openai_chat", SSE), [body(error={"message": "no"})])[1].source == "none"
+    assert watch(tap_for("gemini_generate", SSE), [array(*GEMINI_CHUNKS)])[1].buckets == GEMINI_BUCKETS
+
+
+def test_lines_that_are_called_a_document_are_read_as_lines() -> None:
+    text = lines({"choices": [{}], "usage": None}, {"choices": [], "usage": CHAT_USAGE})
+    usage = watch(tap_for("openai_chat", JSON), [text[:9], text[9:]])[1]
+    assert (usage.buckets, usage.source, usage.rules) == (CHAT_BUCKETS, "reported", ())
+    ollama = lines(
+        {"model": "m", "message": {}, "done": False},
+        {"model": "m", "done": True, "prompt_eval_count": 8, "eval_count": 12},
+    )
+    usage = watch(tap_for("openai_chat", JSON), [ollama])[1]
+    assert (usage.buckets, usage.rules) == (GEMINI_BUCKETS, ("format_by_content",))

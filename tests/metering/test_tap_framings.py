@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -178,12 +179,25 @@ def test_the_bracket_that_closes_an_array_waits() -> None:
         assert passed == text[: text.rindex(b"]")]
 
 
+def test_after_the_end_of_an_array_everything_waits_and_nothing_is_read() -> None:
+    text, framing = array(*CHUNKS), ArrayFraming()
+    tap = tap_for("openai_chat", JSON)
+    assert [tap.feed(text) >= 0, tap.feed(b"\n"), tap.feed(text)] == [True, 0, 0]
+    assert (len(framing.feed(text)), framing.feed(text)) == (len(CHUNKS), [])
+
+
+def test_a_line_that_was_held_whole_keeps_its_end_waiting() -> None:
+    tap = tap_for("execute", NDJSON)
+    assert [tap.feed(lines(ENDED).rstrip()), tap.feed(b"\n"), tap.feed(b"\n")] == [0, 0, 0]
+
+
 def test_an_exception_ends_an_event_stream() -> None:
     head = as_aws(*CHUNKS[:2])
     text = head + aws_message("throttlingException", {"message": "slow down"}, kind="exception")
     passed, usage = watch(tap_for("openai_chat", AWS), [text])
     assert passed == head
     assert (usage.source, usage.consistency) == ("estimated", "ok")
+    assert usage.metadata == {"stream_error": "throttlingException"}
 
 
 # --- damage ---
@@ -288,6 +302,35 @@ def test_a_frame_beyond_the_bound_is_not_kept_and_the_next_one_is_read(
     usage = watch(tap, [text[at : at + 100] for at in range(0, len(text), 100)])[1]
     assert usage.buckets == CHAT_BUCKETS
     assert (usage.consistency, usage.rules) == ("inconsistent", ("frame_too_long",))
+
+
+@pytest.mark.parametrize(
+    ("content_type", "opening", "frame", "endless"),
+    [
+        pytest.param(NDJSON, b"", lines(CHUNKS[0]), b'{"text": "', id="lines"),
+        pytest.param(JSON, b"[", lines(CHUNKS[0]).rstrip() + b",", b'{"text": "', id="array"),
+        pytest.param(AWS, b"", as_aws(CHUNKS[0]), as_aws({"text": "y" * 10_000_000})[:200], id="AWS event stream"),
+    ],
+)  # fmt: skip
+def test_what_is_kept_of_a_stream_does_not_grow_with_it(
+    content_type: str, opening: bytes, frame: bytes, endless: bytes
+) -> None:
+    tap = tap_for("openai_chat", content_type, body_max=100_000)
+    tap.feed(opening + frame)
+    many, piece = frame * 100, b"y" * 50_000
+    tracemalloc.start()
+    for _ in range(100):
+        tap.feed(many)
+    tap.feed(endless)
+    for _ in range(190):
+        tap.feed(piece)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300_000  # of 10 MB
+    usage = tap.finish(complete=False)
+    frames = 1 + 100 * 100 + (content_type == NDJSON)  # a line that is not kept ends with the stream
+    assert usage.tokens_output == -(-len("plain") * frames // 4)
+    assert usage.rules == ("frame_too_long",)
 
 
 def test_a_document_of_megabytes_in_small_chunks_is_read_in_linear_time() -> None:
