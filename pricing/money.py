@@ -14,6 +14,7 @@ _INT64_MAX = 2**63 - 1
 
 # Python's default context keeps 28 digits, fewer than a numeric(30,12) has: a product would be rounded a second time.
 EXACT = Context(prec=200, rounding=ROUND_HALF_EVEN)
+_quantize = EXACT.quantize
 
 SQLITE_AMOUNT_LIMIT = Decimal(_INT64_MAX).scaleb(-AMOUNT_PLACES, context=EXACT)  # 9223372.036854775807
 POSTGRES_AMOUNT_LIMIT = EXACT.subtract(
@@ -29,7 +30,7 @@ def round_amount(value: Decimal) -> Decimal:
     """`value` with 12 decimal places, halves to even. ValueError when it is not finite."""
     if not value.is_finite():
         raise ValueError(f"an amount must be finite, not {value}")
-    return value.quantize(_UNIT, context=EXACT)
+    return _quantize(value, _UNIT)
 
 
 def decimal_string(value: Decimal) -> str:

@@ -7,6 +7,7 @@ output (and units that are neither) always add up to the total.
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -19,7 +20,8 @@ from pricing.usage import Quantity, Usage, tokens_of
 ChargeStatus = Literal["priced", "unpriced", "partial"]
 
 _ZERO = Decimal(0)
-_times, _plus = EXACT.multiply, EXACT.add
+_times, _plus, _minus = EXACT.multiply, EXACT.add, EXACT.subtract
+_times_plus = EXACT.fma  # a product and the sum it goes to, in one step
 
 
 class ChargeLine(msgspec.Struct, frozen=True, gc=False):
@@ -28,10 +30,17 @@ class ChargeLine(msgspec.Struct, frozen=True, gc=False):
     bucket: str
     quantity: Quantity
     unit_price: Decimal  # of a single one
-    amount: Decimal  # exact: quantity × unit price, not rounded
     rate_id: int
     side: Side
     model: str = ""  # that it was billed at, where several models served the call
+
+    @property
+    def amount(self) -> Decimal:
+        """Exact: quantity × unit price, not rounded."""
+        return _times(self.unit_price, self.quantity)
+
+
+_rate_id = attrgetter("rate_id")
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False):
@@ -90,7 +99,7 @@ def rate_usage(card: RateCard, usage: Usage, *, book: str, at: datetime) -> Char
     return Charge(
         book, prices.currency, status, tuple(lines),
         amount_input if "input" not in unknown else None, amount_output if "output" not in unknown else None, total,
-        tuple(dict.fromkeys([line.rate_id for line in lines])),
+        tuple(dict.fromkeys(map(_rate_id, lines))),
         prices.unit_price_input, prices.unit_price_output, tuple(unpriced),
     )  # fmt: skip
 
@@ -102,7 +111,7 @@ def _of_own_key(
     amount_input, amount_output, total = _rounded(exact["input"], exact["output"], exact["other"])
     return Charge(
         book, prices.currency if prices is not None else "", "priced", tuple(lines), amount_input, amount_output, total,
-        tuple(dict.fromkeys([line.rate_id for line in lines])),
+        tuple(dict.fromkeys(map(_rate_id, lines))),
     )  # fmt: skip
 
 
@@ -137,9 +146,7 @@ def _price_call(
         return
     unit_price, rate_id, side = prices.for_input(_tokens_read(usage.buckets)).request or prices.request
     exact[side] = _plus(exact[side], unit_price)
-    lines.append(
-        ChargeLine(REQUEST, 1, unit_price, unit_price, rate_id, side, usage.model if usage.parts else "")
-    )
+    lines.append(ChargeLine(REQUEST, 1, unit_price, rate_id, side, usage.model if usage.parts else ""))
 
 
 def _tokens_read(buckets: Mapping[str, Quantity]) -> int:
@@ -168,9 +175,8 @@ def _price_buckets(
             unpriced.append(f"{model}: {bucket}" if model else bucket)
             continue
         unit_price, rate_id, side = price
-        amount = _times(unit_price, quantity)
-        exact[side] = _plus(exact[side], amount)
-        lines.append(ChargeLine(bucket, quantity, unit_price, amount, rate_id, side, model))
+        exact[side] = _times_plus(unit_price, quantity, exact[side])
+        lines.append(ChargeLine(bucket, quantity, unit_price, rate_id, side, model))
 
 
 def _status(lines: list[ChargeLine], unpriced: list[str], usage: Usage) -> ChargeStatus:
@@ -185,8 +191,9 @@ def _rounded(
     exact_input: Decimal, exact_output: Decimal, exact_other: Decimal
 ) -> tuple[Decimal, Decimal, Decimal]:
     """Input, output and total, each with 12 places; without other units input + output = total to the last digit."""
-    total = round_amount(_plus(_plus(exact_input, exact_output), exact_other))
     amount_input = round_amount(exact_input)
     if exact_other:
+        total = round_amount(_plus(_plus(exact_input, exact_output), exact_other))
         return amount_input, round_amount(exact_output), total
-    return amount_input, EXACT.subtract(total, amount_input), total
+    total = round_amount(_plus(exact_input, exact_output)) if exact_output else amount_input
+    return amount_input, _minus(total, amount_input), total

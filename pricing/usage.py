@@ -84,5 +84,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 def tokens_of(buckets: Mapping[str, Quantity], side: Literal["in_", "out_"]) -> int:
     """All tokens of one side; tokens are never fractions."""
     length = len(side)
-    counts = [count for bucket, count in buckets.items() if bucket[:length] == side]
-    return sum(cast(list[int], counts))
+    tokens: Quantity = 0
+    for bucket, count in buckets.items():
+        if bucket[:length] == side:
+            tokens += count
+    return cast(int, tokens)
