@@ -16,7 +16,7 @@ from metering.extract.base import (
 )
 from metering.extract.costs import reported_cost
 from metering.extract.counts import text_or_none
-from metering.extract.shape_anthropic import read_anthropic
+from metering.extract.shape_anthropic import ordinary_buckets, read_anthropic
 from metering.extract.shapes import read_usage
 from pricing.usage import Usage
 
@@ -58,6 +58,10 @@ class AnthropicMessages:
         fields = decode_body(_decode, _Body, body)
         if fields is None:
             return reading.nothing()
+        if fields.result is None and type(fields.usage) is dict:
+            buckets = ordinary_buckets(fields.usage)
+            if buckets is not None:
+                return _plain(reading, buckets, fields.usage, fields.model)
         message = fields.result.get("message") if isinstance(fields.result, dict) else None
         if fields.usage is None and isinstance(message, dict):
             return usage_of_message(reading, message.get("usage"), message.get("model"), batch=True)
@@ -82,7 +86,6 @@ def usage_of_message(
         if "input_tokens" in usage and "total_tokens" not in usage
         else read_usage(usage)
     )
-    region = usage.get("inference_geo")
     return reading.reported(
         counted,
         usage,
@@ -90,11 +93,22 @@ def usage_of_message(
         source="reported" if final else "reported_partial",
         service_tier=usage.get("service_tier"),
         speed=usage.get("speed"),
-        region=None if region == _NO_REGION else region,
+        region=_region_of(usage),
         batch=batch,
         reported_cost=reported_cost(usage),
         **more,
     )
+
+
+def _plain(reading: Reading, buckets: dict[str, Any], usage: Mapping[str, Any], model: Any) -> Usage:
+    return reading.plain(
+        buckets, usage, model, usage.get("service_tier"), speed=usage.get("speed"), region=_region_of(usage)
+    )
+
+
+def _region_of(usage: Mapping[str, Any]) -> Any:
+    region = usage.get("inference_geo")
+    return None if region == _NO_REGION else region
 
 
 class MessagesStream:

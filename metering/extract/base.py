@@ -17,6 +17,7 @@ UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 OUTPUT_TOKENS_PER_EVENT = 1  # what providers send in practice; used only where they did not say
 
 T = TypeVar("T")
+_ORDINARY = (None, False)  # tier, and whether it is a batch
 _NOTHING_MORE: Mapping[str, Any] = {}
 
 
@@ -113,6 +114,33 @@ class Reading:
             **more,
         )
 
+    def plain(
+        self,
+        buckets: dict[str, Any],
+        raw: Any,
+        model: Any,
+        service_tier: Any,
+        *,
+        source: Source = "reported",
+        speed: Any = None,
+        region: Any = None,
+        batch: bool = False,
+    ) -> Usage:
+        """`reported` for what nothing is noted of: both sides are told, by one model, in the ordinary way.
+
+        This is nearly every answer, so its fields go by position, which costs a fifth of going by name.
+        """
+        served = model if model and type(model) is str else None
+        tier, is_batch = _ORDINARY if service_tier is None else normal_tier(service_tier)
+        if speed is not None:
+            speed = normal_word(speed)
+        if region is not None:
+            region = normal_word(region)
+        return Usage(
+            buckets, provider_of(self.provider, served or self.facts.model), self.facts.model, served, (), tier, speed, region,
+            batch or is_batch, False, source, "ok", (), (), raw, self.extractor,
+        )  # fmt: skip
+
     def nothing(
         self,
         model: Any = None,
@@ -150,7 +178,7 @@ class Reading:
 
 def provider_of(provider: str, model: str | None) -> str:
     """Who serves `model` on a route of `provider`: the built-in models answer on every provider's route."""
-    return "demo" if (model or "").startswith("demo-") else provider
+    return "demo" if model and model[:5] == "demo-" else provider
 
 
 def _rule_of(consistency: str) -> tuple[str, ...]:

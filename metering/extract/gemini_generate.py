@@ -8,7 +8,7 @@ import msgspec
 from metering.estimate import RequestFacts
 from metering.extract.base import UNREADABLE, Reading, decode_body, merge_latest
 from metering.extract.counts import put, text_or_none
-from metering.extract.shape_gemini import read_gemini
+from metering.extract.shape_gemini import ordinary_buckets, read_gemini
 from metering.problem import Native
 from pricing.usage import Usage
 
@@ -31,6 +31,19 @@ class _Chunk(_Body, rename="camel"):
     candidates: Any = None
 
 
+class _Candidate(msgspec.Struct, rename="camel"):
+    grounding_metadata: None = None
+
+
+class _Plain(msgspec.Struct, rename="camel"):
+    """What nearly every body is, with nothing looked up; one that is not is read as a `_Body`."""
+
+    model_version: str | None = None
+    usage_metadata: dict[str, Any] | None = None
+    candidates: list[_Candidate] | None = None
+
+
+_decode_plain = msgspec.json.Decoder(_Plain).decode
 _decode = msgspec.json.Decoder(_Body).decode
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
@@ -46,6 +59,9 @@ class GeminiGenerate:
 
     def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
         reading = Reading(self.extractor, facts, provider)
+        plain = _plainly(reading, body)
+        if plain is not None:
+            return plain
         fields = decode_body(_decode, _Body, body)
         if fields is None:
             return reading.nothing()
@@ -64,6 +80,19 @@ class GeminiGenerate:
 
     def open_stream(self, facts: RequestFacts, provider: str) -> "GenerateStream":
         return GenerateStream(Reading(self.extractor, facts, provider))
+
+
+def _plainly(reading: Reading, body: bytes) -> Usage | None:
+    """The usage of a body for which nothing was looked up and there is nothing to note; None for any other."""
+    try:
+        fields = _decode_plain(body)
+    except UNREADABLE:
+        return None
+    usage = fields.usage_metadata
+    buckets = ordinary_buckets(usage) if usage is not None else None
+    if usage is None or buckets is None:
+        return None
+    return reading.plain(buckets, usage, model_of(fields.model_version), tier_of(usage))
 
 
 class Grounding:
@@ -156,7 +185,7 @@ def tier_of(usage: Mapping[str, Any]) -> Any:
 def model_of(version: Any) -> str | None:
     """The model without the path that stands before it: `models/…`, `publishers/google/models/…`."""
     name = text_or_none(version)
-    return name.rpartition("/")[2] or None if name else None
+    return name.rpartition("/")[2] or None if name and "/" in name else name
 
 
 class GenerateStream:

@@ -15,7 +15,7 @@ from metering.extract.base import UNREADABLE, Reading, decode_body, is_done, mer
 from metering.extract.costs import reported_cost
 from metering.extract.counts import Counted, text_or_none
 from metering.extract.parts import with_breakdown
-from metering.extract.shape_openai import read_openai
+from metering.extract.shape_openai import ordinary_buckets, read_openai
 from metering.extract.shapes import read_usage
 from pricing.usage import Usage
 
@@ -60,8 +60,24 @@ def usage_of_body(reading: Reading, body: bytes) -> Usage:
     fields = decode_body(decode_fields, Body, body)
     if fields is None:
         return reading.nothing()
-    usage, breakdown = _usage_and_breakdown(fields)
+    usage, breakdown = fields.usage, fields.usage_breakdown
+    if fields.x_groq is not None:
+        usage, breakdown = _usage_and_breakdown(fields)
+    if breakdown is None and type(usage) is dict:
+        plain = plain_usage(reading, usage, fields.model, fields.service_tier)
+        if plain is not None:
+            return plain
     return usage_of_fields(reading, usage, fields.model, fields.service_tier, breakdown=breakdown, text=body)
+
+
+def plain_usage(reading: Reading, usage: dict[str, Any], model: Any, service_tier: Any) -> Usage | None:
+    """The usage of an object that holds nothing but counters of tokens, which add up; None for any other.
+
+    Such an object says neither a tier nor a cost, so that none of it has to be looked for.
+    """
+    named = model if type(model) is str else None
+    buckets = ordinary_buckets(usage, reading.provider, named or reading.facts.model or "")
+    return None if buckets is None else reading.plain(buckets, usage, named, service_tier or None)
 
 
 def usage_of_fields(

@@ -12,8 +12,8 @@ import msgspec
 from metering.estimate import RequestFacts
 from metering.extract.base import UNREADABLE, Reading, decode_body, kind_of
 from metering.extract.counts import text_or_none
-from metering.extract.openai_chat import usage_of_counted
-from metering.extract.response_tools import have_tools_run, with_tools
+from metering.extract.openai_chat import plain_usage, usage_of_counted
+from metering.extract.response_tools import Output, have_run_in, have_tools_run, with_tools
 from metering.extract.shape_openai import read_openai
 from metering.extract.shapes import read_usage
 from pricing.usage import Usage
@@ -28,12 +28,20 @@ class Response(msgspec.Struct):
     tool_usage: Any = None
 
 
+class _Body(Response):
+    """What nearly every body is; one that is not is read as a `Response`, and its text searched for tools."""
+
+    output: list[Output] | None = None
+    response: None = None
+
+
 class _Event(msgspec.Struct):
     type: Any = None
     response: Response | None = None
 
 
 _decode = msgspec.json.Decoder(Response).decode
+_decode_body = msgspec.json.Decoder(_Body).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
@@ -46,11 +54,25 @@ class OpenAIResponses:
 
     def read_body(self, body: bytes, facts: RequestFacts, provider: str) -> Usage:
         reading = Reading(self.extractor, facts, provider)
+        plain = _plainly(reading, body)
+        if plain is not None:
+            return plain
         response = decode_body(_decode, Response, body)
         return reading.nothing() if response is None else usage_of_response(reading, response, body)
 
     def open_stream(self, facts: RequestFacts, provider: str) -> "ResponsesStream":
         return ResponsesStream(Reading(self.extractor, facts, provider))
+
+
+def _plainly(reading: Reading, body: bytes) -> Usage | None:
+    """The usage of a body in which no tool ran and there is nothing to note; None for any other."""
+    try:
+        fields = _decode_body(body)
+    except UNREADABLE:
+        return None
+    if type(fields.usage) is not dict or have_run_in(fields.tool_usage, fields.output or []):
+        return None
+    return plain_usage(reading, fields.usage, fields.model, fields.service_tier)
 
 
 def usage_of_response(reading: Reading, response: Response, text: bytes, **more: Any) -> Usage:

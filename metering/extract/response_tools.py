@@ -41,6 +41,13 @@ class _Item(msgspec.Struct):
     svg_usage: Any = None
 
 
+class Output(msgspec.Struct):
+    """An output item as far as it takes to tell whether it is a tool's."""
+
+    type: str | None = None
+    svg_usage: Any = None
+
+
 class _Work(msgspec.Struct):
     """A response object as far as its tools go."""
 
@@ -60,6 +67,18 @@ def have_tools_run(tool_usage: Any, text: bytes) -> bool:
     for mark in _MARKS:
         if mark in text:
             return True
+    return _says_tools(tool_usage)
+
+
+def have_run_in(tool_usage: Any, output: list[Output]) -> bool:
+    """`have_tools_run` where the items have been decoded already."""
+    for item in output:
+        if item.type in _UNITS or item.svg_usage is not None:
+            return True
+    return tool_usage is not None and _says_tools(tool_usage)
+
+
+def _says_tools(tool_usage: Any) -> bool:
     if tool_usage is None:
         return False
     try:

@@ -3,13 +3,26 @@
 from collections.abc import Mapping
 from typing import Any
 
-from metering.extract.counts import UNKNOWN_TTL, Counted, Counters, cache_write_bucket, put, text_or_none
+from metering.extract.counts import (
+    COUNT_MAX,
+    UNKNOWN_TTL,
+    Counted,
+    Counters,
+    cache_write_bucket,
+    put,
+    text_or_none,
+)
 from metering.extract.parts import counted_parts
 from pricing.usage import UnknownSide, UsagePart
 
 _SPLIT_PREFIX, _SPLIT_SUFFIX = "ephemeral_", "_input_tokens"
 _HEADLINE = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _ITERATIONS = frozenset({"message", "compaction", "advisor_message", "fallback_message"})
+# Where an object has nothing but these, nothing else needs to be looked for.
+_ORDINARY = frozenset(
+    {*_HEADLINE, "cache_creation", "server_tool_use", "service_tier", "inference_geo", "speed"}
+)
+_WRITES = {"ephemeral_5m_input_tokens": "in_cache_write_5m", "ephemeral_1h_input_tokens": "in_cache_write_1h"}
 _KIND_MAX = 64  # characters of an iteration's type that are kept
 
 
@@ -26,6 +39,49 @@ def read_anthropic(usage: Mapping[str, Any]) -> Counted:
     buckets, unknown = _read_tokens(usage, counters)
     put(buckets, "web_search", _searches(usage, counters))
     return counters.counted(buckets, unknown)
+
+
+def ordinary_buckets(usage: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The buckets that `read_anthropic` gives for nearly every answer, in a fraction of the time; None for all others.
+
+    Ordinary is: both sides are there, cache writes are split by the known times to live and add up, no tool ran, no tokens
+    are told to be thinking. So there is nothing to note, either.
+    """
+    if not usage.keys() <= _ORDINARY:
+        return None
+    get = usage.get
+    tokens_in, tokens_out = get("input_tokens"), get("output_tokens")
+    cached, written = get("cache_read_input_tokens", 0), get("cache_creation_input_tokens", 0)
+    if not (type(tokens_in) is type(tokens_out) is type(cached) is type(written) is int):
+        return None
+    if tokens_in < 0 or tokens_out < 0 or cached < 0 or tokens_in + tokens_out + cached + written > COUNT_MAX:
+        return None
+    tools, split = get("server_tool_use"), get("cache_creation")
+    if tools is not None and (type(tools) is not dict or any(tools.values())):
+        return None
+    buckets: dict[str, Any] = {}
+    if tokens_in or not (cached or written):
+        buckets["in_uncached"] = tokens_in
+    if cached:
+        buckets["in_cache_read"] = cached
+    if (written or split is not None) and not _put_plain_writes(buckets, written, split):
+        return None
+    buckets["out_visible"] = tokens_out
+    return buckets
+
+
+def _put_plain_writes(buckets: dict[str, Any], written: int, split: Any) -> bool:
+    """Enters cache writes whose split holds known times to live and adds up; False where it does not."""
+    if type(split) is not dict or not split.keys() <= _WRITES.keys():
+        return False
+    left = written
+    for key, count in split.items():
+        if type(count) is not int or count < 0:
+            return False
+        if count:
+            buckets[_WRITES[key]] = count
+            left -= count
+    return left == 0
 
 
 def _says_the_same(usage: Mapping[str, Any], iterations: list[Any]) -> bool:

@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from metering.extract.counts import Counted, Counters, put, split_modalities
+from metering.extract.counts import COUNT_MAX, Counted, Counters, put, split_modalities
 from pricing.usage import UnknownSide
 
+# Where an object has nothing but these, nothing else needs to be looked for.
+_DETAILS = ("promptTokensDetails", "cacheTokensDetails", "candidatesTokensDetails")
+_ORDINARY = frozenset({
+    "promptTokenCount", "cachedContentTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount",
+    "trafficType", "serviceTier", *_DETAILS,
+})  # fmt: skip
 _OTHER_MODALITIES = frozenset({"audio", "image", "video", "document"})
 
 
@@ -37,6 +43,49 @@ def read_gemini(usage: Mapping[str, Any], counters: Counters | None = None) -> C
         if not candidates and not thoughts:
             buckets["out_visible"] = 0
     return counters.counted(buckets, unknown)
+
+
+def ordinary_buckets(usage: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The buckets that `read_gemini` gives for nearly every answer, in a fraction of the time; None for all others.
+
+    Ordinary is: prompt and candidates are there, the total is the sum, all of it is text, and no tool read anything. So
+    there is nothing to note, either.
+    """
+    if not usage.keys() <= _ORDINARY:
+        return None
+    get = usage.get
+    prompt, shown, total = get("promptTokenCount"), get("candidatesTokenCount"), get("totalTokenCount")
+    cached, thoughts = get("cachedContentTokenCount", 0), get("thoughtsTokenCount", 0)
+    if not (type(prompt) is type(shown) is type(total) is type(cached) is type(thoughts) is int):
+        return None
+    if total != prompt + shown + thoughts or total > COUNT_MAX or shown < 0 or thoughts < 0:
+        return None
+    if not 0 <= cached <= prompt or not _is_all_text(usage):
+        return None
+    buckets: dict[str, Any] = {}
+    if cached:
+        buckets["in_cache_read"] = cached
+    if prompt > cached or not prompt:
+        buckets["in_uncached"] = prompt - cached
+    if shown or not thoughts:
+        buckets["out_visible"] = shown
+    if thoughts:
+        buckets["out_reasoning"] = thoughts
+    return buckets
+
+
+def _is_all_text(usage: Mapping[str, Any]) -> bool:
+    """Whether no side is told to hold anything but text."""
+    for key in _DETAILS:
+        details = usage.get(key)
+        if details is None:
+            continue
+        if type(details) is not list:
+            return False
+        for item in details:
+            if type(item) is not dict or item.get("modality") != "TEXT":
+                return False
+    return True
 
 
 def _complete(

@@ -22,10 +22,13 @@ _WORDS: dict[str, str | None] = {
 _PREFIXES = ("service_tier_", "on_demand_")
 _LENGTH_MAX = 32  # longer is noise, and no rate is written for it
 _ORDINARY = (None, False)
+_OFTEN_SAID = frozenset({"default", "standard", "ON_DEMAND"})
 
 
 def normal_tier(said: Any) -> tuple[str | None, bool]:
     """The tier that rates name (None: the ordinary one, or nobody said), and whether `said` means a batch. Never raises."""
+    if type(said) is str and said in _OFTEN_SAID:
+        return _ORDINARY
     return _normal(said[:_LENGTH_MAX]) if isinstance(said, str) else _ORDINARY
 
 
