@@ -183,8 +183,10 @@ def _others(document: Document) -> str | None:
         return "ollama"
     if "usage_info" in document:
         return "mistral_ocr"
-    if "svg_usage" in document:
+    if "svg_usage" in document or ("created" in document and "data" in document):
         return "openai_images"
+    if "duration" in document and "text" in document:
+        return "openai_transcription"
     if "choices" in document:
         return "openai_chat"
     if "p" in document and isinstance(document.get("response"), str):

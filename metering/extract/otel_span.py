@@ -138,12 +138,18 @@ def _read(raw: Mapping[str, Any], profile: SpanProfile, provider: str) -> Counte
     cached, written = counters.read(raw, *_CACHE_READ) or 0, counters.read(raw, *_CACHE_WRITE) or 0
     reasoning = counters.read(raw, *_REASONING) or 0
     total = counters.read(raw, *_TOTAL)
+    cache = cached + written
     if tokens_in is not None and tokens_out is not None and total is not None:
-        profile = _by_total(counters, total - tokens_in - tokens_out, cached + written, reasoning)
+        profile = _by_total(counters, total - tokens_in - tokens_out, cache, reasoning)
     elif profile is not CONVENTIONS:
         counters.repair("provider_profile")
-    elif tokens_in is not None and cached + written > tokens_in and provider in _CACHE_BESIDE_AT:
-        profile = SpanProfile(cache_beside=True)
+    if (
+        tokens_in is not None
+        and cache > tokens_in
+        and not profile.cache_beside
+        and provider in _CACHE_BESIDE_AT
+    ):
+        profile = SpanProfile(cache_beside=True, reasoning_beside=profile.reasoning_beside)
         counters.repair("provider_profile")
 
     buckets: dict[str, int] = {}
@@ -151,7 +157,7 @@ def _read(raw: Mapping[str, Any], profile: SpanProfile, provider: str) -> Counte
     if tokens_in is None:
         unknown = ("input",)
     else:
-        _put_input(buckets, counters, tokens_in + (cached + written) * profile.cache_beside, cached, written)
+        _put_input(buckets, counters, tokens_in + cache * profile.cache_beside, cached, written)
     if tokens_out is None:
         unknown = (*unknown, "output")
     else:

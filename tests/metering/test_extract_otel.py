@@ -118,9 +118,12 @@ def test_variants_of_a_span(usage: dict[str, Any], buckets: dict[str, int], cons
     assert (found.buckets, found.consistency) == (buckets, consistency)
 
 
+@pytest.mark.parametrize("total", [None, 15])
 @pytest.mark.parametrize("provider", ["anthropic", "bedrock"])
-def test_more_cache_than_input_is_beside_it_where_the_provider_counts_so(provider: str) -> None:
-    usage = span(provider, input_tokens=10, output_tokens=5, cache_read__input_tokens=60)
+def test_more_cache_than_input_is_beside_it_where_the_provider_counts_so(
+    provider: str, total: int | None
+) -> None:
+    usage = span(provider, input_tokens=10, output_tokens=5, cache_read__input_tokens=60, total_tokens=total)
     assert (usage.buckets, usage.consistency) == (
         {"in_uncached": 10, "in_cache_read": 60, "out_visible": 5},
         "repaired:provider_profile",
