@@ -18,7 +18,7 @@ import msgspec
 
 from pricing.conditions import PREFIX
 from pricing.hours import zone_of
-from pricing.tariff import BucketPrice, ModelPrices, Rate, Tariff
+from pricing.tariff import BucketPrice, ModelPrices, Rate, Tariff, counting
 
 __all__ = ["DATE", "BucketPrice", "CurrentCard", "ModelPrices", "Rate", "RateCard", "Tariff"]
 
@@ -198,7 +198,7 @@ def _history(levels: Sequence[list[Rate]], *, free_with_own_key: bool) -> _Histo
     )
     tariffs: list[Tariff | None] = []
     for start in starts:
-        valid = [found for level in levels if (found := [rate for rate in level if rate.holds_at(start)])]
+        valid = [found for level in levels if (found := counting(r for r in level if r.holds_at(start)))]
         tariffs.append(Tariff(valid, free_with_own_key=free_with_own_key) if valid else None)
     return _History(starts, tariffs)
 

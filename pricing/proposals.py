@@ -21,7 +21,15 @@ from django.db.models import Q
 from pricing.catalog import alias_resolver
 from pricing.compare import ANCHOR_DAYS, Comparison, Finding, OurPrice, compare
 from pricing.conditions import Conditions
-from pricing.models import CatalogueVersion, PriceBook, PriceProposal, PriceSync, Rate, SyncPolicy
+from pricing.models import (
+    CatalogueVersion,
+    NotChangeable,
+    PriceBook,
+    PriceProposal,
+    PriceSync,
+    Rate,
+    SyncPolicy,
+)
 from pricing.models.proposals import (
     APPROVED,
     BOOK,
@@ -171,13 +179,14 @@ def _misunderstood(sources: Iterable[SourceCatalogue], followed: frozenset[str])
 
 
 def _in_force(rates: Sequence[Rate], at: datetime) -> Rate | None:
-    """Of the rates of one line the one that counts at `at`: the latest revision."""
+    """Of the rates of one line the one that counts at `at`: the latest revision, unless that withdraws the price."""
     holding = [
         rate
         for rate in rates
         if rate.effective_from <= at and (rate.effective_to is None or at < rate.effective_to)
     ]
-    return max(holding, key=lambda rate: rate.revision, default=None)
+    latest = max(holding, key=lambda rate: rate.revision, default=None)
+    return None if latest is None or latest.withdrawn else latest
 
 
 def _keep(book: PriceBook, found: Comparison, now: datetime, *, outdates: bool) -> tuple[int, int]:
@@ -286,8 +295,7 @@ def _changed(
         raise Inapplicable(f"{rate or 'our rate'} is not in force any more as it was proposed against")
     if price is not None:
         return rate.supersede(price, begins, **evidence)
-    if Rate.objects.filter(pk=rate.pk).end(begins) != 1:
-        raise Inapplicable(f"{rate} has ended already")
+    rate.end(begins)
     return None
 
 
@@ -299,10 +307,13 @@ def _undo(proposal: PriceProposal, now: datetime) -> None:
         raise Inapplicable(f"{result} has been superseded since")
     note = f"rolls back what was approved as {proposal}"[:500]
     begins = max(now, result.effective_from + timedelta(microseconds=1))
-    if proposal.old_price is not None:
-        result.supersede(proposal.old_price, begins, per=proposal.per, note=note)
-    elif Rate.objects.filter(pk=result.pk).end(begins) != 1:
-        raise Inapplicable(f"{result} has ended already")
+    try:
+        if proposal.old_price is not None:
+            result.supersede(proposal.old_price, begins, per=proposal.per, note=note)
+        else:
+            result.end(begins)
+    except NotChangeable as error:
+        raise Inapplicable(str(error)) from error
 
 
 def _pages(ids: Iterable[int]) -> Iterable[list[int]]:

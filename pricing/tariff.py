@@ -53,6 +53,7 @@ class Rate(Conditions, frozen=True, kw_only=True):
     effective_to: datetime | None = None  # None: until further notice
     match: Match = EXACT
     revision: int = 0  # of rates of one line that hold at the same time the one with the highest counts
+    withdrawn: bool = False  # where it counts, its line has no price
 
     @property
     def unit_price(self) -> Decimal:
@@ -62,6 +63,21 @@ class Rate(Conditions, frozen=True, kw_only=True):
     def holds_at(self, instant: datetime) -> bool:
         """Whether `instant` lies in its span; its hours of the week are another matter."""
         return self.effective_from <= instant and (self.effective_to is None or instant < self.effective_to)
+
+
+def counting(rates: Iterable[Rate]) -> list[Rate]:
+    """Of rates for one name those that count: of each line the latest revision, unless that withdraws its price."""
+    rates = list(rates)
+    if not any(rate.revision for rate in rates):
+        return rates
+    lines = {
+        _line(rate): rate for rate in sorted(rates, key=lambda rate: (rate.revision, rate.effective_from))
+    }
+    return [rate for rate in lines.values() if not rate.withdrawn]
+
+
+def _line(rate: Rate) -> tuple[object, ...]:
+    return (rate.bucket, *(getattr(rate, name) for name in Conditions.__struct_fields__))
 
 
 class BucketPrice(NamedTuple):
@@ -208,7 +224,7 @@ class Tariff:
 
 def _rank(rate: Rate) -> tuple[object, ...]:
     """The last in this order that fits a call prices it."""
-    return (rate.precedence, rate.input_above, rate.revision, rate.effective_from, rate.id)
+    return (rate.precedence, rate.input_above, rate.effective_from, rate.id)
 
 
 def _price(rate: Rate) -> BucketPrice:

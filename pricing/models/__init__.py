@@ -6,6 +6,7 @@ from pricing.models.catalogue import (
     CatalogueVersion,
     ClockOffset,
     ModelAlias,
+    NotChangeable,
     PriceBook,
     Rate,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "CatalogueVersion",
     "ClockOffset",
     "ModelAlias",
+    "NotChangeable",
     "PriceBook",
     "PriceProposal",
     "PriceSync",

@@ -34,6 +34,10 @@ LINE_FIELDS = (
 )  # with the conditions: what has one price at a time
 
 
+class NotChangeable(ValueError):
+    """The rate cannot be superseded, ended or corrected so; the message says why. Nothing was changed."""
+
+
 class CatalogueVersion(models.Model):
     """Counts the changes of the catalogue. Every process looks at it each second and loads the new rates."""
 
@@ -171,6 +175,9 @@ class Rate(models.Model):
     corrects = models.ForeignKey(
         "self", on_delete=models.PROTECT, related_name="corrected_by", null=True, blank=True, editable=False
     )
+    withdrawn = models.BooleanField(
+        default=False, editable=False, help_text="where it counts, there is no such price"
+    )
 
     objects: ClassVar = RateQuerySet.as_manager()
 
@@ -277,20 +284,75 @@ class Rate(models.Model):
             )
 
     def supersede(self, price: Decimal, at: datetime, **changes: Any) -> "Rate":
-        """End this rate at `at` and begin a new one there; the new one. ValueError when it has ended or began later.
+        """End this rate at `at` and begin a new one there; the new one. Raises NotChangeable.
 
-        `changes` may set per, source, source_date and note. What is rated already stays as it is.
+        `changes` may set effective_to, per, source, source_date and note. What is rated already stays as it is.
+        """
+        with transaction.atomic():
+            self.end(at)
+            successor = self._of_same_line(price, effective_from=at, **changes)
+            successor.save()
+        return successor
+
+    def end(self, at: datetime) -> None:
+        """Let it hold until `at` (aware) and no longer, and what corrects it as well. Raises NotChangeable."""
+        with transaction.atomic():
+            CatalogueVersion.bump()
+            self.check_end(at)
+            Rate.objects.same_line(self).end(at)
+        self.effective_to = at
+
+    def correct(
+        self, price: Decimal, start: datetime, end: datetime | None = None, *, reason: str, **changes: Any
+    ) -> "Rate":
+        """Say that the price was another one in [start, end) from the beginning; the rate that counts there instead.
+
+        This one stays as it is, for the rest of its span and for the events that name it. What is rated already is not
+        touched: rating it again is an act of its own, which finds the corrected price. `end` None: until further notice.
+        `changes` may set per, source, source_date. Raises NotChangeable.
         """
         with transaction.atomic():
             CatalogueVersion.bump()
-            if Rate.objects.filter(pk=self.pk).end(at) != 1:
-                raise ValueError(
-                    f"{self} cannot be superseded at {at:%Y-%m-%d %H:%M}: it has ended, or began later"
-                )
-            successor = self._of_same_line(price, effective_from=at, **changes)
-            successor.save()
-        self.effective_to = at
-        return successor
+            self.check_correction(start, end, reason)
+            corrected = self._of_same_line(
+                price, effective_from=start, effective_to=end, revision=self.revision + 1, corrects=self,
+                **{"note": reason, **changes},
+            )  # fmt: skip
+            corrected.save()
+        return corrected
+
+    def withdraw(self, start: datetime, end: datetime | None = None, *, reason: str) -> "Rate":
+        """Say that there was no such price in [start, end): what it priced there is priced as if it were not there.
+
+        Otherwise as `correct`, by which a withdrawn price can be brought back.
+        """
+        return self.correct(self.price, start, end, reason=reason, withdrawn=True)
+
+    def check_end(self, at: datetime) -> None:
+        """Raises NotChangeable when it cannot end at `at`. Holds until the catalogue changes."""
+        line = Rate.objects.same_line(self)
+        ends_there = Q(effective_to__isnull=True, effective_from__lt=at)
+        if not line.filter(ends_there, pk=self.pk).exists():
+            raise NotChangeable(f"{self} cannot end at {at:%Y-%m-%d %H:%M} UTC: it has ended, or began later")
+        holds_after = Q(effective_to__isnull=True) | Q(effective_to__gt=at)
+        if (other := line.filter(holds_after).exclude(ends_there).first()) is not None:
+            raise NotChangeable(f"rate {other.pk} counts for the same thing after that: {other}")
+
+    def check_correction(self, start: datetime, end: datetime | None, reason: str) -> None:
+        """Raises NotChangeable when it did not count in all of [start, end). Holds until the catalogue changes."""
+        if not reason.strip():
+            raise NotChangeable("a correction says why")
+        if end is not None and end <= start:
+            raise NotChangeable("a correction ends after it begins")
+        stored = Rate.objects.get(pk=self.pk)
+        ends_later = stored.effective_to is not None and (end is None or end > stored.effective_to)
+        if start < stored.effective_from or ends_later:
+            raise NotChangeable(f"{self} does not hold in all of that span; correct each rate in its own")
+        later = Rate.objects.same_line(self).filter(revision__gt=self.revision)
+        for other in later:
+            ends_before = other.effective_to is not None and other.effective_to <= start
+            if not ends_before and (end is None or other.effective_from < end):
+                raise NotChangeable(f"rate {other.pk} corrects it there already; correct that one: {other}")
 
     def _of_same_line(self, price: Decimal, **changes: Any) -> "Rate":
         same = {name: getattr(self, name) for name in (*LINE_FIELDS, *Conditions.__struct_fields__)}

@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, models, transaction
 
 from pricing.catalog import load_rate_card
-from pricing.models import CatalogueVersion, ModelAlias, PriceBook, Rate
+from pricing.models import CatalogueVersion, ModelAlias, NotChangeable, PriceBook, Rate
 from pricing.rating import rate_usage
 from pricing.usage import Usage
 
@@ -416,7 +416,7 @@ def test_of_two_ambiguous_rates_added_at_once_one_is_refused(book: PriceBook) ->
 def test_of_two_that_supersede_at_once_one_is_refused(book: PriceBook) -> None:
     first = rate(book)
     refused = both_at_once(lambda at: first.supersede(Decimal(3), at), JULY, AUGUST)
-    assert [type(error) for error in refused] == [ValueError]
+    assert [type(error) for error in refused] == [NotChangeable]
     assert Rate.objects.count() == 2
 
 
