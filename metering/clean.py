@@ -5,7 +5,9 @@ beyond 64 bits, amounts that are not finite, documents nested too deep. Text is 
 U+FFFD) and cut to its column; a number out of range becomes unknown and marks the event `inconsistent`; nothing raises.
 """
 
+from collections.abc import Callable
 from decimal import Decimal
+from operator import attrgetter, le
 from typing import Any
 
 import msgspec
@@ -23,6 +25,8 @@ COUNT_MAX = 2**53
 AMOUNT_MAX = Decimal(10) ** 17  # numeric(30,12) takes 18 digits before the point; leave room for sums
 MS_MAX = 2**31 - 1
 
+_AMOUNT_DIGITS = AMOUNT_MAX.adjusted()
+
 _COUNTS = ("tokens_input", "tokens_output", "tokens_total")
 _AMOUNTS = (
     "model_cost_input",
@@ -32,6 +36,8 @@ _AMOUNTS = (
     "cost_total",
     "charge_total",
 )
+_DOCUMENTS = ("raw_usage", "buckets", "context", "tags", "metadata", "missing")
+_counts, _amounts, _documents = attrgetter(*_COUNTS), attrgetter(*_AMOUNTS), attrgetter(*_DOCUMENTS)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -83,37 +89,62 @@ def _mended(value: Any, depth: int) -> Any:
     return clean_text(str(value), 1_000)
 
 
+class _Texts:
+    """The texts of one kind of row. Nearly all rows need nothing: they are looked at together, and singly where they do."""
+
+    def __init__(self, kind: type[HoldRow | EventRow]) -> None:
+        self._limits = {name: limit for name, limit in TEXT_LIMITS.items() if name in kind.__struct_fields__}
+        self._longest = tuple(self._limits.values())
+        self._values: Callable[[Any], tuple[str, ...]] = attrgetter(*self._limits)
+
+    def clean(self, row: HoldRow | EventRow) -> None:
+        values = self._values(row)
+        if not self._are_plain(values):
+            for (name, limit), value in zip(self._limits.items(), values, strict=True):
+                if value:
+                    setattr(row, name, clean_text(value, limit))
+
+    def _are_plain(self, values: tuple[str, ...]) -> bool:
+        try:
+            text = "".join(values)
+        except TypeError:  # one of them is None
+            return False
+        return text.isascii() and "\0" not in text and all(map(le, map(len, values), self._longest))
+
+
+_HOLD_TEXTS, _EVENT_TEXTS = _Texts(HoldRow), _Texts(EventRow)
+
+
 def clean_hold(row: HoldRow) -> HoldRow:
     """The same row, fit to be written."""
-    _clean_texts(row)
-    if not _count_fits(row.tokens_input):
+    _HOLD_TEXTS.clean(row)
+    if row.tokens_input is not None and not 0 <= row.tokens_input <= COUNT_MAX:
         row.tokens_input = None
     return row
 
 
 def clean_event(row: EventRow) -> EventRow:
     """The same row, fit to be written; what had to be dropped is said in `consistency`."""
-    _clean_texts(row)
+    _EVENT_TEXTS.clean(row)
     mended = False
-    for name in _COUNTS:
-        if not _count_fits(getattr(row, name)):
+    for name, count in zip(_COUNTS, _counts(row), strict=True):
+        if count is not None and not 0 <= count <= COUNT_MAX:
             setattr(row, name, None)
             mended = True
-    for name in _AMOUNTS:
-        if not amount_fits(getattr(row, name)):
+    for name, amount in zip(_AMOUNTS, _amounts(row), strict=True):
+        if amount is not None and not amount_fits(amount):
             setattr(row, name, None)
             mended = True
             row.pricing_status = "unpriced"
     if not amount_fits(row.quantity) or row.quantity < 0:
         row.quantity, mended = Decimal(0), True
     row.quantity = round_amount(row.quantity)
-    for name in ("execution_time", "latency"):
-        value = getattr(row, name)
-        if value is not None:
-            setattr(row, name, min(max(value, 0), MS_MAX))
-    for name in ("raw_usage", "buckets", "context", "tags", "metadata", "missing"):
-        value = getattr(row, name)
-        if value is not None:
+    if row.execution_time is not None and not 0 <= row.execution_time <= MS_MAX:
+        row.execution_time = min(max(row.execution_time, 0), MS_MAX)
+    if row.latency is not None and not 0 <= row.latency <= MS_MAX:
+        row.latency = min(max(row.latency, 0), MS_MAX)
+    for name, value in zip(_DOCUMENTS, _documents(row), strict=True):
+        if value is not None and not (type(value) is dict and not value):
             document, was_mended = clean_document(value)
             setattr(row, name, document)
             mended = mended or was_mended
@@ -122,17 +153,8 @@ def clean_event(row: EventRow) -> EventRow:
     return row
 
 
-def _clean_texts(row: HoldRow | EventRow) -> None:
-    for name, limit in TEXT_LIMITS.items():
-        value = getattr(row, name, None)
-        if value and (len(value) > limit or not value.isascii() or "\0" in value):
-            setattr(row, name, clean_text(value, limit))
-
-
-def _count_fits(value: int | None) -> bool:
-    return value is None or 0 <= value <= COUNT_MAX
-
-
 def amount_fits(value: Decimal | None) -> bool:
     """Whether both databases hold the amount, with room for sums."""
-    return value is None or (value.is_finite() and abs(value) < AMOUNT_MAX)
+    return value is None or (
+        value.is_finite() and (value.adjusted() < _AMOUNT_DIGITS or abs(value) < AMOUNT_MAX)
+    )

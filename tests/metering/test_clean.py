@@ -76,3 +76,35 @@ def test_any_document_is_mended_into_json(value: object) -> None:
     event = clean_event(an_event(a_hold(), metadata={"value": value}))
     assert isinstance(bytes(event.metadata), bytes)  # type: ignore[arg-type]
     assert b"\\u0000" not in bytes(event.metadata)  # type: ignore[arg-type]
+
+
+def test_what_needs_no_mending_stays_as_it_is_to_the_last_column() -> None:
+    values: dict[str, Any] = {
+        "user_id": "u" * 256, "model": "m" * 200, "currency": "EUR", "plan": "", "tokens_input": COUNT_MAX, "tokens_output": 0,
+        "cost_total": Decimal("99999999999999999.999999999999"), "charge_total": Decimal("-0.000000000001"),
+        "latency": 2**31 - 1, "execution_time": 0, "metadata": {}, "quantity": Decimal("1.5"),
+    }  # fmt: skip
+    event = clean_event(an_event(a_hold(), **values))
+    assert {name: getattr(event, name) for name in values} == values
+    assert event.consistency == "ok"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"user_id": "u" * 257},
+        {"model": "ü" * 201},
+        {"currency": "EURO"},
+        {"plan": "\0"},
+        {"feature": "a\ud800"},
+    ],
+)
+def test_one_text_that_does_not_fit_is_mended_and_the_others_stay(values: dict[str, Any]) -> None:
+    plain, mended = an_event(a_hold()), clean_event(an_event(a_hold(), **values))
+    ((name, value),) = values.items()
+    assert getattr(mended, name) != value and len(getattr(mended, name)) <= len(value)
+    assert (mended.endpoint, mended.provider, mended.extractor) == (
+        plain.endpoint,
+        plain.provider,
+        plain.extractor,
+    )
