@@ -57,7 +57,7 @@ def ordinary_buckets(usage: Mapping[str, Any]) -> dict[str, Any] | None:
     if tokens_in < 0 or tokens_out < 0 or cached < 0 or tokens_in + tokens_out + cached + written > COUNT_MAX:
         return None
     tools, split = get("server_tool_use"), get("cache_creation")
-    if tools is not None and (type(tools) is not dict or any(tools.values())):
+    if tools is not None and (type(tools) is not dict or not _is_zero(tools.get("web_search_requests", 0))):
         return None
     buckets: dict[str, Any] = {}
     if tokens_in or not (cached or written):
@@ -68,6 +68,11 @@ def ordinary_buckets(usage: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     buckets["out_visible"] = tokens_out
     return buckets
+
+
+def _is_zero(count: Any) -> bool:
+    """Whether it is a count, and says that there was nothing: an empty list, say, is no count."""
+    return type(count) is int and count == 0
 
 
 def _put_plain_writes(buckets: dict[str, Any], written: int, split: Any) -> bool:

@@ -92,6 +92,12 @@ def test_variants_of_the_shape(usage: dict[str, Any], buckets: dict[str, int], c
     assert (read_usage.buckets, read_usage.consistency) == (buckets, consistency)
 
 
+@pytest.mark.parametrize("bad", [[], "", False, {}, 0.5])
+def test_a_number_of_searches_that_is_none_is_noted(bad: Any) -> None:
+    usage = read({"input_tokens": 1, "output_tokens": 5, "server_tool_use": {"web_search_requests": bad}})
+    assert (usage.buckets, usage.rules) == ({"in_uncached": 1, "out_visible": 5}, ("field_refused",))
+
+
 def test_a_side_that_is_missing_is_unknown() -> None:
     usage = read({"output_tokens": 5})
     assert (usage.tokens_input, usage.tokens_output, usage.source) == (None, 5, "reported_partial")
