@@ -28,7 +28,6 @@ from uuid import UUID
 
 import msgspec
 
-from metering.claim import is_complete
 from metering.clean import clean_event, clean_hold
 from metering.context import Terms, context_of
 from metering.estimate import RequestFacts
@@ -120,7 +119,7 @@ class Call(msgspec.Struct, gc=True):
             row.context["cache"] = "hit"
         if self.key:
             row.idempotency_key = self.key
-            row.claim = self.claim if _has_to_be_paid(row) else None
+            row.claim = self.claim
         row.created_at = instant_of(row.id)
         return clean_event(row)
 
@@ -163,8 +162,3 @@ def usage_headers(row: EventRow, *, shows_cost: bool) -> list[tuple[bytes, bytes
         for name, value in values
         if value is not None
     ]
-
-
-def _has_to_be_paid(row: EventRow) -> bool:
-    """Whether an attempt under a key has anything that counts. One that failed leaves it all to a later one."""
-    return row.charge_total != 0 or row.quantity != 0 or is_complete(row)

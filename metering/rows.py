@@ -120,7 +120,7 @@ class EventRow(msgspec.Struct, gc=False):
     missing: dict[str, list[str]] | None = (
         None  # by price book, what a rate could still price; then listed as unpriced
     )
-    claim: Claim | None = None  # where there is something to pay: its key decides what of it is charged
+    claim: Claim | None = None  # its key decides what of it is charged
 
 
 class CorrectionRow(msgspec.Struct, gc=False):

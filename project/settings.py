@@ -7,6 +7,7 @@ from typing import Any
 
 import environ
 
+from metering.policy import InvalidPolicy, WhoPays
 from project import environment
 from project.environment import BASE_DIR, flag, level, listing, number, text
 
@@ -49,6 +50,15 @@ def _currency(code: str) -> str:
     if len(code) != 3 or not (code.isascii() and code.isalpha() and code.isupper()):
         raise environment.wrong("CURRENCY", code, "is not three capital letters")
     return code
+
+
+def _who_pays(choices: list[str]) -> dict[str, str]:
+    chosen = {name.strip(): value.strip() for name, _, value in (choice.partition("=") for choice in choices)}
+    try:
+        WhoPays.from_options(chosen)
+    except InvalidPolicy as error:
+        raise environment.wrong("WHO_PAYS", ",".join(choices), str(error)) from None
+    return chosen
 
 
 def _allowed_hosts() -> list[str]:
@@ -189,6 +199,7 @@ TOLLGATE: dict[str, Any] = {
     "ENABLE_PRICING_MIDDLEWARE": flag("ENABLE_PRICING_MIDDLEWARE"),
     "SNAPSHOT_MAX_STALE_S": number("SNAPSHOT_MAX_STALE_S"),
     "CURRENCY": CURRENCY,
+    "WHO_PAYS": _who_pays(listing("WHO_PAYS")),
 }
 
 # What the gateway reads; every one of them is a text, "" where there is none.

@@ -285,7 +285,8 @@ def test_a_correction_that_was_made_for_another_standing_of_the_key_is_not_writt
         await lane.close()
         return done
 
-    assert asyncio.run(amend(Standing(KEY.payload_hash))) == set(), "as it stood before the other answered"
+    for stale in (Standing(KEY.payload_hash), Standing(KEY.payload_hash, None, CHARGE, Decimal(1))):
+        assert asyncio.run(amend(stale)) == set(), "as it stood before the other answered"
     assert UsageCorrection.objects.count() == 0
     assert IdempotencyKey.objects.get().event_id == answered.event_id
     as_it_stands = Standing(KEY.payload_hash, answered.event_id, CHARGE, Decimal(1))

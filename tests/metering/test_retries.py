@@ -117,6 +117,15 @@ def test_an_attempt_that_failed_leaves_the_paying_to_the_next(failing: App) -> N
     assert events(bench)[0].charge_total in (0, None)
 
 
+def test_an_attempt_that_fails_after_the_answer_says_whom_it_repeats_as_well() -> None:
+    bench = Bench(answering_in_turn(answering(ANSWER), answering(b"{}", status=502), breaking))
+    exchanges(bench, REQUEST, REQUEST, REQUEST)
+    paid, *failed = events(bench)
+    assert [event.charge_total for event in (paid, *failed)] == [CHARGE, 0, 0]
+    assert {context(event)["repeat_of"] for event in failed} == {str(paid.id)}
+    assert {event.pricing_status for event in failed} == {"partial"}, "their cost is unknown"
+
+
 def test_a_client_that_left_pays_for_the_answer_that_was_read_to_its_end_and_not_for_its_retry() -> None:
     bench = Bench(streaming(STREAM, pause=True))
     exchanges(bench, (REQUEST, 2), REQUEST)

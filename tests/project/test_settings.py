@@ -17,6 +17,7 @@ NAMES = (
     "ALLOWED_HOSTS",
     "SECRET_KEY",
     "SESSION_COOKIE_SECURE",
+    "TOLLGATE",
 )
 PRINT = f"""
 import json, sys
@@ -88,6 +89,12 @@ def test_redis_is_named_by_url_or_by_host(tmp_path: Path, environment: dict[str,
     assert values(tmp_path, **environment)["REDIS_URL"] == url
 
 
+def test_who_pays_is_a_list_of_shares(tmp_path: Path) -> None:
+    chosen = values(tmp_path, WHO_PAYS="cached=0.5, unanswered=1,parts=served")["TOLLGATE"]["WHO_PAYS"]
+    assert chosen == {"cached": "0.5", "unanswered": "1", "parts": "served"}
+    assert values(tmp_path)["TOLLGATE"]["WHO_PAYS"] == {}
+
+
 def test_https_makes_cookies_secure(tmp_path: Path) -> None:
     assert values(tmp_path, HTTPS="true")["SESSION_COOKIE_SECURE"] is True
 
@@ -104,6 +111,9 @@ def test_an_open_address_answers_to_any_name(tmp_path: Path) -> None:
         ({"JWT_SECRET": f"{'x' * 40},short"}, "JWT_SECRET(5 characters)"),
         ({"CURRENCY": "usd"}, "CURRENCY='usd'"),
         ({"DATABASE_URL": "oracle://host/name"}, "DATABASE_URL=oracle://"),
+        ({"WHO_PAYS": "cached=2"}, "WHO_PAYS='cached=2'"),
+        ({"WHO_PAYS": "cashed=1"}, "'cashed' is none of unanswered"),
+        ({"WHO_PAYS": "cached"}, "cached='' is no number"),
     ],
 )
 def test_a_wrong_value_stops_the_start(tmp_path: Path, environment: dict[str, str], said: str) -> None:
