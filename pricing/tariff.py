@@ -36,6 +36,7 @@ Said = tuple[
     str | None, str | None, str | None, bool, bool, int
 ]  # tier, speed, region, batch, byok, hours (bits)
 _NOTHING_SAID: Said = (None, None, None, False, False, 0)
+Zones = tuple[tuple[tzinfo, tuple[tuple[int, Hours], ...]], ...]  # each with its hours and the bit of each
 
 
 class Rate(Conditions, frozen=True, kw_only=True):
@@ -124,7 +125,10 @@ class ModelPrices(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tariff:
-    """The rates for one name while none of them begins or ends. Answers with the prices for a call."""
+    """The rates for one name while none of them begins or ends. Answers with the prices for a call.
+
+    Its rates are put in order when the first call comes, since most tariffs are of the past and never asked.
+    """
 
     __slots__ = (
         "_always",
@@ -132,34 +136,32 @@ class Tariff:
         "_free_with_own_key",
         "_kept",
         "_levels",
+        "_rates",
         "_regions",
         "_speeds",
         "_tiers",
     )
 
-    def __init__(self, levels: Sequence[Iterable[Rate]], *, free_with_own_key: bool) -> None:
+    _levels: tuple[tuple[tuple[Rate, BucketPrice], ...], ...]
+    _tiers: frozenset[str]
+    _speeds: frozenset[str]
+    _regions: frozenset[str]
+
+    def __init__(self, levels: Sequence[Sequence[Rate]], *, free_with_own_key: bool) -> None:
         """`levels`: the rates of the name itself, then those of what it is another name for, then those of prefixes.
 
         `free_with_own_key`: a call that the caller's own key pays for costs nothing but what rates for such calls say.
         """
-        self._levels = tuple(
-            tuple((rate, _price(rate)) for rate in sorted(level, key=_rank)) for level in levels
-        )
-        rates = [rate for level in self._levels for rate, _ in level]
+        self._rates = levels
         self._free_with_own_key = free_with_own_key
-        self._tiers = frozenset(rate.service_tier for rate in rates)
-        self._speeds = frozenset(rate.speed for rate in rates)
-        self._regions = frozenset(rate.region for rate in rates)
-        self._by_zone = _by_zone({hours for rate in rates if (hours := rate.hours) is not None})
         self._kept: dict[Said, ModelPrices] = {}
-        depends = any(rate.precedence[0] for rate in rates)
-        self._always = (
-            None if depends else self._prices(_NOTHING_SAID)
-        )  # where no circumstance changes a price
+        self._always: ModelPrices | None = None  # the prices, where no circumstance changes one
+        self._by_zone: Zones | None = None  # None: not yet in order
 
     @property
     def plain(self) -> ModelPrices:
         """The prices of a call of which nothing special is said, at an instant that no hours hold."""
+        self._put_in_order()
         return self._prices(_NOTHING_SAID)
 
     @property
@@ -171,19 +173,30 @@ class Tariff:
         """The prices for `call` at the instant `at`."""
         if self._always is not None and not (call.byok and self._free_with_own_key):
             return self._always
-        hours = self._hours_at(at) if self._by_zone else 0
+        zones = self._by_zone
+        if zones is None:
+            zones = self._put_in_order()
+        hours = _hours_at(zones, at) if zones else 0
         said = (call.service_tier, call.speed, call.region, call.batch, call.byok, hours)
         found = self._kept.get(said)
         return self._prices(said) if found is None else found
 
-    def _hours_at(self, at: datetime) -> int:
-        bits = 0
-        for zone, found in self._by_zone:
-            local = at.astimezone(zone)
-            for bit, hours in found:
-                if hours.hold_locally(local):
-                    bits |= bit
-        return bits
+    def _put_in_order(self) -> Zones:
+        """What does not depend on the call. Two threads may do it at once: both come to the same."""
+        if self._by_zone is not None:
+            return self._by_zone
+        rates = [rate for level in self._rates for rate in level]
+        self._levels = tuple(
+            tuple((rate, _price(rate)) for rate in sorted(level, key=_rank)) for level in self._rates
+        )
+        self._tiers = frozenset(rate.service_tier for rate in rates)
+        self._speeds = frozenset(rate.speed for rate in rates)
+        self._regions = frozenset(rate.region for rate in rates)
+        zones = _by_zone({hours for rate in rates if (hours := rate.hours) is not None})
+        if not any(rate.precedence[0] for rate in rates):
+            self._always = self._make(_NOTHING_SAID, zones)
+        self._by_zone = zones  # last: who sees it sees all the others
+        return zones
 
     def _prices(self, said: Said) -> ModelPrices:
         """The slow way: reduce what was said to what rates ask for, and make its prices unless they are there."""
@@ -194,32 +207,29 @@ class Tariff:
         )  # fmt: skip
         prices = self._kept.get(known)
         if prices is None:
-            prices = self._kept[known] = self._make(known)
+            prices = self._kept[known] = self._make(known, self._by_zone or ())
         if len(self._kept) < _KEPT_MAX:
             self._kept[said] = prices
         return prices
 
-    def _make(self, said: Said) -> ModelPrices:
-        levels = [[pair for pair in level if self._fits(pair[0], said)] for level in self._levels]
+    def _make(self, said: Said, zones: Zones) -> ModelPrices:
+        holding = {hours for _, found in zones for bit, hours in found if bit & said[5]}
+        levels = [[pair for pair in level if self._fits(pair[0], said, holding)] for level in self._levels]
         thresholds = sorted({rate.input_above for level in levels for rate, _ in level} - {0})
         tiers = tuple((above, _model_prices(levels, above, ())) for above in reversed(thresholds))
         return _model_prices(levels, 0, tiers)
 
-    def _fits(self, rate: Rate, said: Said) -> bool:
-        tier, speed, region, batch, byok, hours = said
+    def _fits(self, rate: Rate, said: Said, holding: set[Hours]) -> bool:
+        tier, speed, region, batch, byok, _ = said
         if (rate.batch and not batch) or (rate.byok and not byok):
             return False
         if byok and self._free_with_own_key and not rate.byok:
             return False
-        if any(
-            asked and asked != found
-            for asked, found in ((rate.service_tier, tier), (rate.speed, speed), (rate.region, region))
-        ):
+        asked = ((rate.service_tier, tier), (rate.speed, speed), (rate.region, region))
+        if any(word and word != found for word, found in asked):
             return False
-        return rate.hours is None or bool(hours & self._bit_of(rate.hours))
-
-    def _bit_of(self, hours: Hours) -> int:
-        return next(bit for _, found in self._by_zone for bit, known in found if known == hours)
+        hours = rate.hours
+        return hours is None or hours in holding
 
 
 def _rank(rate: Rate) -> tuple[object, ...]:
@@ -231,12 +241,23 @@ def _price(rate: Rate) -> BucketPrice:
     return BucketPrice(rate.unit_price, rate.id, side_of(rate.bucket))
 
 
-def _by_zone(hours: set[Hours]) -> tuple[tuple[tzinfo, tuple[tuple[int, Hours], ...]], ...]:
+def _by_zone(hours: set[Hours]) -> Zones:
     """Each zone with its hours and the bit by which each is known."""
     zones: dict[str, list[tuple[int, Hours]]] = {}
     for place, found in enumerate(sorted(hours, key=str)):
         zones.setdefault(found.zone, []).append((1 << place, found))
     return tuple((zone_of(zone), tuple(found)) for zone, found in zones.items())
+
+
+def _hours_at(zones: Zones, at: datetime) -> int:
+    """The bits of the hours that hold at an instant."""
+    bits = 0
+    for zone, found in zones:
+        local = at.astimezone(zone)
+        for bit, hours in found:
+            if hours.hold_locally(local):
+                bits |= bit
+    return bits
 
 
 def _model_prices(

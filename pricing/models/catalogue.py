@@ -184,6 +184,10 @@ class Rate(models.Model):
     class Meta:
         db_table = "tollgate_rates"
         ordering: ClassVar = ["provider", "model", "bucket", "input_above", "effective_from"]
+        indexes: ClassVar = [
+            # Every rate that is saved looks for others of the same thing.
+            models.Index(fields=["provider", "model", "book"], name="tollgate_rates_thing"),
+        ]
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["line", "revision", "effective_from"], name="tollgate_rates_once"
@@ -201,10 +205,8 @@ class Rate(models.Model):
     def __str__(self) -> str:
         name = f"{self.model}*" if self.match == PREFIX else self.model
         conditions = describe(self.conditions)
-        return (
-            f"{self.provider}/{name} {self.bucket}{f' ({conditions})' if conditions else ''}: "
-            f"{decimal_string(self.price)} per {self.per:,}"
-        )
+        price = "withdrawn" if self.withdrawn else f"{decimal_string(self.price)} per {self.per:,}"
+        return f"{self.provider}/{name} {self.bucket}{f' ({conditions})' if conditions else ''}: {price}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if not self._state.adding:
