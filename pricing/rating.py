@@ -171,6 +171,8 @@ def _price_buckets(
         if not quantity:
             continue  # zero costs nothing at any price
         price = price_of(bucket) or prices.price(bucket)
+        if price is None and bucket == REQUEST:
+            continue  # a call has no fee of its own unless a rate says so
         if price is None or quantity < 0:
             unpriced.append(f"{model}: {bucket}" if model else bucket)
             continue

@@ -14,6 +14,7 @@ from metering.extract.counts import Counted, text_or_none
 from metering.extract.openai_chat import usage_of_body, usage_of_fields
 from metering.extract.openai_responses import OpenAIResponses
 from metering.extract.tally import Tally
+from pricing.units import REQUEST
 from pricing.usage import Usage, UsagePart
 
 
@@ -28,6 +29,7 @@ class _Line(msgspec.Struct):
     object: Any = None
     model: Any = None
     usage: Any = None
+    request_counts: Any = None
     response: _Result | None = None
 
 
@@ -35,6 +37,7 @@ class _Answer(msgspec.Struct):
     object: Any = None
 
 
+_REQUESTS_MAX = 10_000_000  # in one batch; what is more is no count
 _decode = msgspec.json.Decoder(_Line).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
@@ -58,7 +61,9 @@ class OpenAIBatch:
         if fields.response is not None:
             return _usage_of_result(reading, fields.response)
         usage = usage_of_fields(reading, fields.usage, fields.model, None, text=body)
-        return msgspec.structs.replace(usage, batch=True)
+        done = _requests_done(fields.request_counts)
+        buckets = {**usage.buckets, REQUEST: done} if usage.buckets and done else usage.buckets
+        return msgspec.structs.replace(usage, buckets=buckets, batch=True)
 
     def open_stream(self, facts: RequestFacts, provider: str) -> "BatchStream":
         return BatchStream(Reading(self.extractor, facts, provider))
@@ -70,6 +75,12 @@ def usage_of_line(line: bytes, facts: RequestFacts, provider: str) -> Usage:
     Source `none` where the line is no result, or the result of a request that failed.
     """
     return OpenAIBatch().read_body(line, facts, provider)
+
+
+def _requests_done(counts: Any) -> int:
+    """How many calls a sum is of: no price of long calls holds because many short ones add up. 0: nobody said."""
+    done = counts.get("completed") if type(counts) is dict else None
+    return done if type(done) is int and 0 < done <= _REQUESTS_MAX else 0
 
 
 def _usage_of_result(reading: Reading, result: _Result) -> Usage:
@@ -128,9 +139,10 @@ class BatchStream:
     def _add(self, usage: Usage, key: str) -> None:
         if usage.source == "none":
             return
-        for part in usage.parts or (UsagePart(usage.buckets),):
+        for place, part in enumerate(usage.parts or (UsagePart(usage.buckets),)):
             model = part.model or usage.model
             self._models[model] = None
-            counted = Counted(dict(part.buckets), usage.consistency, usage.unknown_sides, usage.rules)
+            buckets = dict(part.buckets) if place else {**part.buckets, REQUEST: 1}
+            counted = Counted(buckets, usage.consistency, usage.unknown_sides, usage.rules)
             own_key = key and f"{key}/{part.kind}/{part.model}"
             self._tally.add(counted, model, "line", key=own_key, raw=usage.raw)

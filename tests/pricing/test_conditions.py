@@ -221,6 +221,11 @@ def test_a_usage_that_counts_requests_is_charged_for_as_many() -> None:
     assert charge(listed, {}).total == Decimal("0.01")
 
 
+def test_a_count_of_requests_without_a_price_is_nothing_that_is_unpriced() -> None:
+    found = charge([rate("2")], {"in_uncached": 3, "request": 7})
+    assert (found.status, found.total, found.unpriced) == ("priced", 3 * usd("2"), ())
+
+
 def test_a_call_of_several_parts_has_one_fee_at_its_own_model() -> None:
     listed = [
         rate("2", id=1),
