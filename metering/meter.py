@@ -111,7 +111,7 @@ class Meter:
             call.key = key.decode("utf-8", "replace")
             call.claim = claim_of(
                 key, method=method, path=path, query=query, body=body,
-                content_type=wanted.get(b"content-type", b""),
+                content_type=b",".join(value for name, value in headers if name == b"content-type"),
             )  # fmt: skip
         started = time.perf_counter()
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tracemalloc
 from decimal import Decimal
 from typing import Any
 
@@ -213,9 +214,16 @@ def claim(key: bytes = b"k", body: bytes | None = b"{}", **changed: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"method": "PUT"}, {"path": "/v1/responses"}, {"query": b"a=1"}, {"body": b"[]"}]
+    "changed",
+    [
+        {"method": "PUT"},
+        {"path": "/v1/responses"},
+        {"query": b"a=1"},
+        {"content_type": b"application/json; charset=utf-16"},
+        {"body": b"[]"},
+    ],
 )
-def test_the_payload_of_a_key_is_method_path_query_and_body(changed: dict[str, Any]) -> None:
+def test_the_payload_of_a_key_is_method_path_query_content_type_and_body(changed: dict[str, Any]) -> None:
     assert claim().key_hash == claim(**changed).key_hash
     assert claim().payload_hash != claim(**changed).payload_hash
 
@@ -228,6 +236,134 @@ def test_a_form_sent_again_is_the_same_although_its_boundary_is_drawn_anew() -> 
 
     assert form(b"abc123") == form(b"def456")
     assert form(b"abc123") != form(b"abc123", b"y")
+
+
+def boundary(value: bytes) -> bytes:
+    return b"multipart/form-data; boundary=" + value
+
+
+def test_a_boundary_that_is_the_prompt_does_not_hide_the_prompt() -> None:
+    def posing(prompt: bytes) -> Any:
+        return claim(content_type=boundary(prompt), body=REQUEST.replace(b'"hi"', b'"%b"' % prompt))
+
+    assert posing(b"one").payload_hash != posing(b"two").payload_hash
+
+
+def test_two_prompts_that_pose_as_the_boundary_are_never_one_call() -> None:
+    bench = Bench(answering(ANSWER))
+
+    async def main() -> list[int]:
+        statuses = []
+        for prompt, key in ((b"hi", "k"), (b"ho", "k"), (b"ho", "another")):
+            headers = {"idempotency-key": key, "content-type": boundary(prompt).decode()}
+            made = Exchange(bench, CHAT, REQUEST.replace(b"hi", prompt), headers)
+            await bench.app(made.scope, made.receive, made.send)
+            statuses.append(made.status)
+        await bench.recorder.stop()
+        return statuses
+
+    assert asyncio.run(main()) == [200, 409, 200], "under one key the second is another payload"
+    assert [event.charge_total for event in events(bench)] == [CHARGE, CHARGE], "each under its own key"
+
+
+FORM = b"--%b\r\n\r\n%b\r\n--%b--\r\n"
+PLAIN = b"--%b\r\n\r\nx\r\n--%b--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (b"application/json; boundary=%b", PLAIN),
+        (b"multipart/form-data; boundary=A; boundary=%b", PLAIN),
+        (b"multipart/form-data; boundary=%b; boundary*=A", PLAIN),
+        (b"multipart/form-data; boundary=A,multipart/form-data; boundary=%b", PLAIN),
+        (b"multipart/form-data; boundary=%b", b"notes--\r\n" + PLAIN),
+        (b"multipart/form-data; boundary=%b", b"--%b\r\n\r\n\r\n--%b is text\r\n--%b--"),
+        (b"multipart/form-data; boundary=%b", b"--%b goes on\r\nx\r\n--%b--"),
+        (b"multipart/form-data; boundary=%b" + b"x" * 70, PLAIN),
+    ],
+    ids=[
+        "no form",
+        "two boundaries",
+        "an extended one",
+        "two headers",
+        "a preamble",
+        "at the start of a line",
+        "no line of its own",
+        "too long",
+    ],
+)
+def test_a_boundary_that_may_be_content_is_compared(kind: bytes, body: bytes) -> None:
+    def of(value: bytes) -> Any:
+        sent = value + kind.partition(b"=%b")[2] if kind.endswith(b"x") else value
+        return claim(content_type=kind % value, body=body.replace(b"%b", sent))
+
+    assert of(b"one") == of(b"one")
+    assert of(b"one").payload_hash != of(b"two").payload_hash
+
+
+def test_of_two_content_types_none_is_taken_for_the_other() -> None:
+    bench = Bench(answering(ANSWER))
+
+    async def main() -> list[int]:
+        statuses = []
+        for value in (b"one", b"two"):
+            made = Exchange(bench, CHAT, PLAIN.replace(b"%b", value), {"idempotency-key": "k"})
+            made.scope["headers"] += [(b"content-type", boundary(b"A")), (b"content-type", boundary(value))]
+            await bench.app(made.scope, made.receive, made.send)
+            statuses.append(made.status)
+        await bench.recorder.stop()
+        return statuses
+
+    assert asyncio.run(main()) == [200, 409]
+
+
+@pytest.mark.parametrize(
+    "kind", [b'Multipart/Form-Data; charset=utf-8; boundary="%b"', b"multipart/mixed;boundary=%b;a=b"]
+)
+def test_a_boundary_is_known_in_quotes_and_among_other_parameters(kind: bytes) -> None:
+    def form(value: bytes, text: bytes = b"x") -> Any:
+        return claim(content_type=kind % value, body=FORM % (value, text, value))
+
+    assert form(b"abc123") == form(b"def456") != form(b"def456", b"y")
+
+
+def test_what_stands_between_delimiters_cannot_pass_for_a_delimiter() -> None:
+    in_two = b"--B1\r\n\r\nx\r\n--B1\r\n\r\ny\r\n--B1--"
+    in_one = b"--B2\r\n\r\nx\r\n--B1\r\n\r\ny\r\n--B2--"
+    joined = b"--B1\r\n\r\nx\r\n\r\ny\r\n--B1--"
+    sent = [(b"B1", in_two), (b"B2", in_one), (b"B2", in_two), (b"B1", joined)]
+    told = {claim(content_type=boundary(name), body=body).payload_hash for name, body in sent}
+    assert len(told) == len(sent)
+    renamed = in_one.replace(b"B2", b"boundary")
+    assert claim(content_type=boundary(b"boundary"), body=renamed).payload_hash in told, "B2 by another name"
+
+
+def test_a_boundary_in_a_part_is_compared_for_a_lenient_reader_may_take_it_for_a_delimiter() -> None:
+    body = b"--%b\r\n\r\nx\n--B1\ny\r\n--%b--"  # a line that ends in LF alone
+    found, other = (claim(content_type=boundary(name), body=body % (name, name)) for name in (b"B1", b"B2"))
+    assert found.payload_hash != other.payload_hash
+
+
+@pytest.mark.parametrize(("delimiters", "same"), [(1_000, True), (1_001, False)])
+def test_a_form_of_more_than_a_thousand_delimiters_is_compared_as_it_was_sent(
+    delimiters: int, same: bool
+) -> None:
+    def form(value: bytes) -> Any:
+        return claim(content_type=boundary(value), body=b"\r\n".join([b"--%b\r\n" % value] * delimiters))
+
+    assert (form(b"abc") == form(b"def")) is same
+
+
+def test_no_boundary_makes_more_of_a_body_than_was_sent() -> None:
+    size = 8 * 2**20
+    bodies = [b"0" * size, (b"--0\r\n" + b"0" * size)[:size], (b"--0\r\n\r\n" * (size // 7))[:size]]
+    tracemalloc.start()
+    for body in bodies:
+        assert claim(content_type=boundary(b"0"), body=body) is not None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * size, "the pieces of a body are as long as the body; beside them one rest at most"
 
 
 def test_nothing_can_be_claimed_without_a_key_or_without_a_body_to_compare() -> None:
