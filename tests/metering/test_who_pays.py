@@ -202,6 +202,19 @@ def test_an_error_after_output_is_charged_for_what_came_by_the_rule_of_goodwill(
     assert event.quantity == counted
 
 
+@pytest.mark.parametrize(("share", "charged"), [("1", 2 * COST_OF_PART), ("0", 0)])
+def test_what_we_stop_in_the_middle_goes_by_the_same_rule(share: str, charged: Decimal) -> None:
+    async def stopping(scope: Any, receive: Any, send: Any) -> None:
+        head = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": chunk("Hel", PART), "more_body": True})
+
+    bench = Bench(stopping, policy=WhoPays.from_options({"after_error": share}))
+    exchange(bench, REQUEST)
+    assert (bench.event.status, bench.event.usage_source) == ("interrupted", "reported_partial")
+    assert (bench.event.cost_total, bench.event.charge_total) == (COST_OF_PART, charged)
+
+
 def test_a_failure_that_says_what_it_used_is_an_error_after_output() -> None:
     bench = Bench(answering(ANSWER, status=500))
     exchange(bench, REQUEST)
