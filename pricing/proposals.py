@@ -51,10 +51,15 @@ POLICY = "policy"  # who decided, where no person did
 PROBLEMS_KEPT = 200
 OPENED_MAX = 5_000  # a night; a catalogue that brings more is not one to go through by hand
 PAGE = 500
+CURRENCY = "USD"  # of every catalogue
 
 
 class AlreadyDecided(ValueError):
     """The proposal is no longer open: somebody else has decided, or it is outdated. Nothing was changed."""
+
+
+class OtherCurrency(ValueError):
+    """Our book is not in the currency of the catalogues: nothing can be compared."""
 
 
 class Inapplicable(ValueError):
@@ -65,12 +70,14 @@ def sync(now: datetime, *, price_map: str | None = None) -> PriceSync:
     """Compare once and keep what differs. `price_map` (file or https URL) stands in for the policy's.
 
     A catalogue that cannot be read is named among the problems; the others are compared all the same, but nothing is then
-    taken for outdated. May run twice at once and be repeated: a line has one open proposal at most.
+    taken for outdated. Raises OtherCurrency. May run twice at once and be repeated: a line has one open proposal at most.
     """
     policy = SyncPolicy.current()
-    run = PriceSync.objects.create(started_at=now)
     sources, unread = _read(now, policy.price_map if price_map is None else price_map)
     book, _ = PriceBook.objects.get_or_create(slug=BOOK, defaults={"name": "What providers charge us"})
+    if book.currency != CURRENCY:
+        raise OtherCurrency(f"the catalogues are in {CURRENCY}, the book {book} is in {book.currency}")
+    run = PriceSync.objects.create(started_at=now)
     followed = policy.followed()
     findings = compare(our_prices(book, now), sources, alias_resolver(), followed, policy.guard)
     opened, outdated = _keep(book, findings, now, outdates=not unread)
@@ -203,11 +210,10 @@ def _keep(book: PriceBook, found: Comparison, now: datetime, *, outdates: bool) 
             known = open_now.get(row.line)
             if known is not None and _says_the_same(known, row):
                 continue
-            if known is None and (row.line, row.kind, row.price) in refused:
-                continue
             if known is not None:
                 PriceProposal.objects.filter(pk=known.pk, status=OPEN).update(status=OUTDATED, decided_at=now)
-            new.append(row)
+            if (row.line, row.kind, row.price) not in refused:
+                new.append(row)
         still = [row.pk for row in open_now.values() if row.line in seen]
         for page in _pages(still):
             PriceProposal.objects.filter(pk__in=page, status=OPEN).update(last_seen=now)
@@ -291,12 +297,18 @@ def _changed(
     proposal: PriceProposal, price: Decimal | None, begins: datetime, evidence: dict[str, object]
 ) -> Rate | None:
     rate = proposal.rate
-    if rate is None or rate.effective_to is not None or rate.price != proposal.old_price:
+    if rate is None or rate.effective_to is not None or not _counts(rate, begins):
         raise Inapplicable(f"{rate or 'our rate'} is not in force any more as it was proposed against")
     if price is not None:
         return rate.supersede(price, begins, **evidence)
     rate.end(begins)
     return None
+
+
+def _counts(rate: Rate, at: datetime) -> bool:
+    """Whether it is the rate of its line that counts at `at`, and no correction of it."""
+    counting = _in_force(list(Rate.objects.same_line(rate)), at)
+    return counting is not None and counting.pk == rate.pk
 
 
 def _undo(proposal: PriceProposal, now: datetime) -> None:

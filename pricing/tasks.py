@@ -6,7 +6,7 @@ from celery import shared_task
 
 from pricing import clock
 from pricing.models import ClockOffset
-from pricing.proposals import sync
+from pricing.proposals import OtherCurrency, sync
 
 log = logging.getLogger("pricing.tasks")
 
@@ -15,7 +15,11 @@ log = logging.getLogger("pricing.tasks")
 def sync_prices() -> int:
     """Compare our rates with the price catalogues; how many differences are new."""
     clock.set_offset(ClockOffset.read())
-    run = sync(clock.now())
+    try:
+        run = sync(clock.now())
+    except OtherCurrency as error:
+        log.warning("nothing is compared: %s", error)
+        return 0
     for problem in run.problems:
         log.warning("not understood: %s", problem)
     log.info(

@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from pricing.catalog import import_prices, load_rate_card
 from pricing.models import PriceBook, PriceProposal, PriceSync, Rate, SyncPolicy
-from pricing.proposals import AlreadyDecided, Inapplicable, approve, reject, roll_back, sync
+from pricing.proposals import AlreadyDecided, Inapplicable, OtherCurrency, approve, reject, roll_back, sync
 from pricing.rating import rate_usage
 from pricing.usage import Usage
 
@@ -197,6 +197,41 @@ def test_a_rejected_price_is_not_proposed_again_but_another_is(book: PriceBook, 
         proposal("out_visible")
     sync(LATER, price_map=price_map(tmp_path, output_cost_per_token=0.000016))
     assert proposal("out_visible").kind == "disagreement"
+
+
+def test_what_a_person_rejected_is_not_applied_by_policy_after_a_night_of_disagreement(
+    book: PriceBook, tmp_path: Path
+) -> None:
+    rate(book, "in_uncached", "2.9")
+    sync(NOW, price_map=price_map(tmp_path))
+    reject(proposal("in_uncached"), by="ada", now=NOW)
+    SyncPolicy.objects.create(auto_approve=True)
+    sync(LATER, price_map=price_map(tmp_path, input_cost_per_token=0.0000035))
+    assert proposal("in_uncached").kind == "disagreement"
+    run = sync(LATER + timedelta(days=1), price_map=price_map(tmp_path))
+    assert run.applied == 0
+    assert cost(LATER + timedelta(days=2)) == Decimal("2.9")
+
+
+def test_a_book_in_another_currency_is_compared_with_nothing(tmp_path: Path) -> None:
+    euros = PriceBook.objects.create(slug="cost", name="Cost", currency="EUR")
+    rate(euros, "in_uncached", "2.9")
+    with pytest.raises(OtherCurrency, match="in USD, the book cost is in EUR"):
+        sync(NOW, price_map=price_map(tmp_path))
+    with pytest.raises(CommandError, match="EUR"):
+        call_command("sync_prices", "--price-map", "")
+    assert not PriceProposal.objects.exists()
+
+
+def test_a_proposal_against_a_rate_that_was_corrected_since_is_not_applied(
+    book: PriceBook, tmp_path: Path
+) -> None:
+    known = rate(book, "in_uncached", "2.9")
+    sync(NOW, price_map=price_map(tmp_path))
+    known.correct(Decimal("2.95"), NOW - timedelta(days=90), reason="as the invoice says")
+    with pytest.raises(Inapplicable, match="not in force any more"):
+        approve(proposal("in_uncached"), by="ada", now=LATER)
+    assert cost(LATER) == Decimal("2.95")
 
 
 def test_a_new_model_is_priced_once_it_is_approved(book: PriceBook, tmp_path: Path) -> None:

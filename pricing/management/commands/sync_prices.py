@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pricing import clock
 from pricing.models import ClockOffset, PriceProposal, PriceSync
 from pricing.models.proposals import OPEN, price_text
-from pricing.proposals import sync
+from pricing.proposals import OtherCurrency, sync
 
 _SHOWN = 20
 
@@ -30,7 +30,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         clock.set_offset(ClockOffset.read())
-        run = sync(clock.now(), price_map=options["price_map"])
+        try:
+            run = sync(clock.now(), price_map=options["price_map"])
+        except OtherCurrency as error:
+            raise CommandError(str(error)) from error
         self._report(run)
         self._list(None if options["all"] else _SHOWN)
         if not run.sources:
