@@ -1,5 +1,6 @@
 """Forms of the acts on rates. A rate is never edited, so each act makes a new one or ends one."""
 
+from abc import abstractmethod
 from typing import Any
 
 from django import forms
@@ -46,13 +47,13 @@ class SameLineForm(RateForm):
                 raise ValidationError(str(error)) from error
         return data
 
+    @abstractmethod
     def check(self, original: Rate, data: dict[str, Any]) -> None:
         """Raises NotChangeable when the act is not possible."""
-        raise NotImplementedError
 
+    @abstractmethod
     def act(self, original: Rate, rate: Rate) -> Rate:
         """Carry it out; the new rate. Raises NotChangeable."""
-        raise NotImplementedError
 
     def _post_clean(self) -> None:
         """Validates all but the conflict with the rate that it takes the place of."""
