@@ -1,8 +1,8 @@
 """What a price depends on besides the buckets, as it is kept on an event, so that the event can be rated again.
 
 A column holds each of them that was said, and nothing else: the ordinary case is an empty document. An attempt under an
-idempotency key also has what its settle decided: `repeat_of`, the event that answered, or `charged_before`, what an attempt
-that was cut short has been charged already (`metering.store.claims`).
+idempotency key also has what its settle decided: `repeat_of`, the event that answered; `key`, the key's hash, where it may
+pay; and `charged_before`, what an attempt that was cut short had come to by then (`metering.store.claims`).
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,6 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
     share: Decimal = Decimal(1)  # of the list charge that the customer pays otherwise
     costless: bool = False  # by a rule the provider charges nothing
     served_only: bool = False  # of several models, the customer pays the one that gave the answer
-    charged_before: Decimal = Decimal(0)  # for an attempt under the same key that was cut short
 
 
 ORDINARY = Terms()
@@ -93,13 +92,13 @@ def usage_of(event: EventRow) -> Usage:
 
 
 def terms_of(event: EventRow) -> Terms:
-    """The terms on which the event was rated when it was made, with what its idempotency key made of them."""
+    """The terms on which the event was rated when it was made. A repeat is free; what other attempts under the key of one
+    that may pay leave of its charge is no term (`metering.keyed`)."""
     context = event.context
     terms = msgspec.convert(context.get("terms", {}), Terms)
     if "repeat_of" in context:
         return msgspec.structs.replace(terms, free=True)
-    before = _amount(context.get("charged_before"))
-    return msgspec.structs.replace(terms, charged_before=before) if before else terms
+    return terms
 
 
 def _part(part: UsagePart) -> dict[str, Any]:

@@ -59,8 +59,6 @@ def rate_event(
         charges, charged, currency = (cost, charge), charge.total, charge.currency or currency
         if charged is not None and terms.share != ONE:
             charged = round_amount(EXACT.multiply(charged, terms.share))
-        if charged is not None and terms.charged_before:
-            charged = max(ZERO, charged - terms.charged_before)
         status = _pricing_status(cost, charge)
     is_known = cost.total is not None
     return Rated(

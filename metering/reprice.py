@@ -5,6 +5,7 @@ by a rule pays nothing now, and what the plan prices is not charged here.
 """
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from metering.clean import amount_fits
 from metering.context import terms_of, usage_of
 from metering.corrections import correction
 from metering.rated import PRICED_COLUMNS, rate_event
-from metering.rows import EVENT_COLUMNS, Amendment, EventRow
+from metering.rows import EVENT_COLUMNS, Amendment, EventRow, KeyMove
 from pricing.pricelist import RateCard
 
 AMOUNTS = ("cost_input", "cost_output", "cost_total", "charge_total")
@@ -28,14 +29,26 @@ _NEVER_ASKED = frozenset(
 )
 COLUMNS_ASKED = tuple(name for name in EVENT_COLUMNS if name not in _NEVER_ASKED)
 
-Why = Literal["no usage", "cut documents", "other currency", "too large"]
+Why = Literal["no usage", "cut documents", "other currency", "too large", "shares a key"]
 
 
 class Kept(msgspec.Struct, frozen=True):
     """An event that cannot be rated again, and why: nobody reported its usage; its documents were cut when they were stored;
-    its books are in another currency by now; an amount is beyond what a database holds."""
+    its books are in another currency by now; an amount is beyond what a database holds; it pays
+    what others under its key left to it, and it is not known which."""
 
     why: Why
+
+
+class Others(msgspec.Struct, frozen=True):
+    """The other attempts under an event's key that may pay: what the dearest comes to by the rates of now, as far as it has
+    a price, and what they are all charged."""
+
+    dearest: Decimal = Decimal(0)
+    charged: Decimal = Decimal(0)
+
+
+ALONE = Others()
 
 
 class Repriced(msgspec.Struct, frozen=True):
@@ -46,8 +59,9 @@ class Repriced(msgspec.Struct, frozen=True):
     differs: bool  # in an amount, in the currency or in whether it is priced
 
 
-def reprice(event: EventRow, card: RateCard) -> Repriced | Kept:
-    """Rate an event, as it counts now, once more."""
+def reprice(event: EventRow, card: RateCard, others: Others = ALONE) -> Repriced | Kept:
+    """Rate an event, as it counts now, once more. Under a key it pays up to its own charge, as long as all attempts together
+    cost no more than the dearest."""
     if event.usage_source == "none":
         return Kept("no usage")
     if "truncated" in event.buckets or "truncated" in event.context:
@@ -56,6 +70,9 @@ def reprice(event: EventRow, card: RateCard) -> Repriced | Kept:
         card, usage_of(event), terms_of(event),
         at=event.occurred_at, currency=event.currency, by_plan=event.pricing_status == "by_plan",
     )  # fmt: skip
+    if rated.charge_total is not None:
+        left = max(others.dearest, rated.charge_total) - others.charged
+        rated = msgspec.structs.replace(rated, charge_total=min(rated.charge_total, max(Decimal(0), left)))
     if rated.currency != event.currency:
         return Kept("other currency")
     if not all(amount_fits(getattr(rated, name)) for name in AMOUNTS):
@@ -67,7 +84,7 @@ def reprice(event: EventRow, card: RateCard) -> Repriced | Kept:
 
 def amendment(
     event: EventRow, now: EventRow, repriced: Repriced, *, revision: int, at: datetime, reason: str, card_version: int,
-    run: UUID | None = None,
+    run: UUID | None = None, key: KeyMove | None = None,
 ) -> Amendment:  # fmt: skip
     """What to write: the correction that turns `now` into what it was repriced to, if that differs, and the event's place in
     the list of what is unpriced. `event` is as it was written, `revision` that of its latest correction."""
@@ -77,5 +94,5 @@ def amendment(
     return Amendment(
         customer_id=event.customer_id, event_id=event.id, created_at=event.created_at, occurred_at=now.occurred_at,
         provider=now.provider, model=now.model, missing=repriced.missing, revision=revision, corrections=(made,) if repriced.differs else (),
-        card_version=card_version,
+        card_version=card_version, key=key if repriced.differs else None,
     )  # fmt: skip

@@ -17,10 +17,11 @@ from django.db.models import Count, Q, QuerySet, Sum
 from metering.amender import Amender, Outcome
 from metering.histories import LATENESS_MAX, History, histories
 from metering.ids import NIL, uuid7
+from metering.keyed import Repricer
 from metering.keyset import after
 from metering.models import DailyUsage, Rerating, UsageCorrection, UsageEvent
-from metering.reprice import COLUMNS_ASKED, Kept, Repriced, amendment, reprice
-from metering.rows import EventRow
+from metering.reprice import COLUMNS_ASKED, Kept, Repriced, amendment
+from metering.rows import EventRow, KeyMove
 from metering.store import Store
 from pricing.money import decimal_string
 from pricing.pricelist import RateCard
@@ -71,6 +72,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     history: History
     outcome: Repriced | Kept
+    key: KeyMove | None = None  # how its idempotency key is to stand then
 
     @property
     def differs(self) -> bool:
@@ -88,8 +90,9 @@ class Seen(msgspec.Struct, frozen=True):
 
 def look(selection: Selection, card: RateCard, *, page: int = PAGE) -> Iterator[list[Seen]]:
     """A dry run: every event that is meant, in pages of one customer each. Writes nothing."""
+    repricer = Repricer(card)  # nothing is written, so it has to know what it said of earlier pages
     for histories_of_page in _pages(selection, None, page):
-        yield _rate(selection, histories_of_page, card)
+        yield _rate(selection, histories_of_page, repricer)
 
 
 def begin(
@@ -125,7 +128,7 @@ def apply(
     selection = Selection.of(run)
     with Amender(store) as amender:
         for found in _pages(selection, run, page):
-            rated = _rate(selection, found, card)
+            rated = _rate(selection, found, Repricer(card))
             written = _write(amender, run, selection, rated, card, now)
             _move_on(run, found[-1].event, rated)
             yield [one for one in rated if not one.differs] + written
@@ -144,7 +147,7 @@ def _write(
         outcome = amender.write(
             amendment(
                 one.history.event, one.history.now, one.outcome, revision=one.history.revision, at=now(), reason=run.reason,
-                card_version=card.version, run=run.id,
+                card_version=card.version, run=run.id, key=one.key,
             )
             for one in waiting
             if isinstance(one.outcome, Repriced)
@@ -154,7 +157,7 @@ def _write(
         written += [one for one in waiting if one.old.id in outcome.done]
         _note_refused(run, outcome)
         met = [one.history.event for one in waiting if one.old.id not in outcome.done | outcome.refused]
-        waiting = [one for one in _rate(selection, _again(met), card) if one.differs]
+        waiting = [one for one in _rate(selection, _again(met), Repricer(card)) if one.differs]
     raise Stopped(f"{len(waiting)} events are being corrected by somebody else")
 
 
@@ -162,8 +165,13 @@ def _note_refused(run: Rerating, outcome: Outcome) -> None:
     run.events_refused = sorted({*run.events_refused, *map(str, outcome.refused)})
 
 
-def _rate(selection: Selection, found: Sequence[History], card: RateCard) -> list[Seen]:
-    return [Seen(history, reprice(history.now, card)) for history in found if selection.matches(history.now)]
+def _rate(selection: Selection, found: Sequence[History], repricer: Repricer) -> list[Seen]:
+    meant = [history for history in found if selection.matches(history.now)]
+    outcomes = repricer.reprice([history.now for history in meant])
+    return [
+        Seen(history, outcome, repricer.move_of(history.now))
+        for history, outcome in zip(meant, outcomes, strict=True)
+    ]
 
 
 def _move_on(run: Rerating, last: EventRow, rated: Sequence[Seen]) -> None:

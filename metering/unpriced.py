@@ -7,16 +7,18 @@ that was asked in vain, so that a pass reads only what a change of the catalogue
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
 from metering.amender import Amender
 from metering.corrections import PRICED_LATER
 from metering.histories import History, histories
+from metering.keyed import Repricer
 from metering.keyset import after
 from metering.models import UnpricedEvent, UsageEvent
-from metering.reprice import COLUMNS_ASKED, Kept, amendment, reprice
-from metering.rows import Amendment
+from metering.reprice import COLUMNS_ASKED, Kept, Repriced, amendment
+from metering.rows import Amendment, KeyMove
 from metering.store import Store
 from pricing.pricelist import RateCard
 
@@ -94,18 +96,28 @@ def _amendments(entries: Sequence[UnpricedEvent], card: RateCard, at: datetime) 
         created_at__range=(min(made), max(made)),
     )  # fmt: skip
     found = {history.event.id: history for history in histories(events, COLUMNS_ASKED)}
-    return [_amendment(entry, found.get(entry.event_id), card, at) for entry in entries]
+    known = [found[entry.event_id] for entry in entries if entry.event_id in found]
+    repricer = Repricer(card)
+    outcomes = repricer.reprice([history.now for history in known])
+    made_of: dict[UUID, tuple[Repriced | Kept | None, KeyMove | None]] = {
+        history.event.id: (outcome, repricer.move_of(history.now))
+        for history, outcome in zip(known, outcomes, strict=True)
+    }
+    return [
+        _amendment(entry, found.get(entry.event_id), *made_of.get(entry.event_id, (None, None)), card, at)
+        for entry in entries
+    ]
 
 
-def _amendment(entry: UnpricedEvent, history: History | None, card: RateCard, at: datetime) -> Amendment:
+def _amendment(
+    entry: UnpricedEvent, history: History | None, repriced: Repriced | Kept | None, key: KeyMove | None, card: RateCard, at: datetime
+) -> Amendment:  # fmt: skip
     """An event that cannot be rated stays listed; one that is gone with its month is not waited for any longer."""
-    if history is not None:
-        repriced = reprice(history.now, card)
-        if not isinstance(repriced, Kept):
-            return amendment(
-                history.event, history.now, repriced,
-                revision=history.revision, at=at, reason=PRICED_LATER, card_version=card.version,
-            )  # fmt: skip
+    if history is not None and isinstance(repriced, Repriced):
+        return amendment(
+            history.event, history.now, repriced,
+            revision=history.revision, at=at, reason=PRICED_LATER, card_version=card.version, key=key,
+        )  # fmt: skip
     return Amendment(
         customer_id=entry.customer_id, event_id=entry.event_id, created_at=entry.created_at, occurred_at=entry.occurred_at,
         provider=entry.provider, model=entry.model, missing=entry.missing if history else None,

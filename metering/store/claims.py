@@ -5,6 +5,8 @@ An attempt that comes after the answer is free. One that was cut short is charge
 its own charge is above that. So a key never costs more than its dearest attempt, and an answer that was nearly read to its
 end before the client left is not free either. What an attempt cost us stays on its event whatever it is charged.
 
+Whoever may pay bears the key's hash (`context.key`), so that whoever rates it later finds the others (`metering.keyed`).
+
 The rule in Python is that of the stores that write row by row, while nobody else can; the one statement of
 `metering.store.postgres_claims` says the same in SQL.
 """
@@ -50,13 +52,21 @@ def move_of(
 
 def _booking(row: EventRow, standing: Standing) -> Booking:
     if standing.answered_by is not None:
-        status: PricingStatus = "partial" if row.pricing_status == "unpriced" else row.pricing_status
-        return Booking(ZERO, ZERO, status, standing.answered_by, standing.charged)
+        return Booking(ZERO, ZERO, _status_of_repeat(row), standing.answered_by, standing.charged)
     charge = row.charge_total
     if charge is not None:
         charge = max(ZERO, charge - standing.charged)
     quantity = max(ZERO, row.quantity - standing.counted)
     return Booking(charge, quantity, row.pricing_status, None, standing.charged)
+
+
+def _status_of_repeat(row: EventRow) -> PricingStatus:
+    """That of the cost alone, for no price is asked of its charge: as `metering.rated` finds when it is rated again."""
+    if row.pricing_status in ("priced", "by_plan"):
+        return row.pricing_status
+    is_whole = None not in (row.cost_total, row.cost_input, row.cost_output)
+    book = _document(row.context).get("terms", {}).get("cost_book", "cost")
+    return "priced" if is_whole and book not in (row.missing or {}) else "partial"
 
 
 def apply(row: EventRow, booking: Booking | None) -> None:
@@ -68,6 +78,8 @@ def apply(row: EventRow, booking: Booking | None) -> None:
     said: dict[str, Any] = {}
     if booking.repeat_of is not None:
         said["repeat_of"] = str(booking.repeat_of)
+    elif row.claim is not None:
+        said["key"] = row.claim.key_hash
     if booking.charged_before:
         said["charged_before"] = decimal_string(booking.charged_before)
     if said:

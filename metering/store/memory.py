@@ -160,7 +160,10 @@ class MemoryLane:
         if not amendment.corrections and amendment.event_id not in self._store.unpriced:
             return False
         key = amendment.key
-        if key is not None and self._store.keys[amendment.customer_id, key.key_hash] != key.before:
+        if key is not None and self._store.keys[amendment.customer_id, key.key_hash] not in (
+            key.before,
+            key.after,
+        ):
             return False
         self._move(amendment.customer_id, key)
         for row in amendment.corrections:

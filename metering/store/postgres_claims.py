@@ -56,9 +56,12 @@ def booked(fields: Iterable[str]) -> str:
             when j.repeat_of is not null then 0 else greatest(0, r.charge_total - j.charged_before) end""",
         "quantity": """case when j.hold_id is null then r.quantity when j.repeat_of is not null then 0
             else greatest(0, r.quantity - j.counted_before) end""",
-        "pricing_status": """case when j.repeat_of is not null and r.pricing_status = 'unpriced' then 'partial'
-            else r.pricing_status end""",
+        "pricing_status": """case when j.repeat_of is null or r.pricing_status in ('priced', 'by_plan') then r.pricing_status
+            when r.cost_total is not null and r.cost_input is not null and r.cost_output is not null
+                and not coalesce(r.missing, '{}') ? coalesce(r.context #>> '{terms,cost_book}', 'cost') then 'priced'
+            else 'partial' end""",
         "context": """r.context || jsonb_strip_nulls(jsonb_build_object('repeat_of', j.repeat_of,
+            'key', case when j.hold_id is not null and j.repeat_of is null then r.claim ->> 'key_hash' end,
             'charged_before', case when j.charged_before > 0 then trim_scale(j.charged_before)::text end))""",
     }
     columns = ", ".join(f"{changed[name]} as {name}" if name in changed else f"r.{name}" for name in fields)

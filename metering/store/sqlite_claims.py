@@ -39,8 +39,9 @@ def standing_of(db: sqlite3.Connection, row: HoldRow | EventRow) -> Standing | N
 
 
 def has_moved(db: sqlite3.Connection, customer_id: UUID, moved: KeyMove) -> bool:
-    """Whether the key stands otherwise than the move was made for."""
-    return _standing(db, [customer_id.hex, bytes.fromhex(moved.key_hash)]) != moved.before
+    """Whether the key stands otherwise than the move was made for, or leaves it: another event may have moved it alike."""
+    standing = _standing(db, [customer_id.hex, bytes.fromhex(moved.key_hash)])
+    return standing not in (moved.before, moved.after)
 
 
 def _standing(db: sqlite3.Connection, key: list[str | bytes]) -> Standing | None:

@@ -76,7 +76,8 @@ def test_an_attempt_after_the_answer_costs_us_and_not_the_customer(store: Store)
     run(store, act)
     assert charges([first, second]) == [CHARGE, 0]
     paid, repeat = (UsageEvent.objects.get(execution_id=str(hold.id)) for hold in (first, second))
-    assert repeat.context == {"repeat_of": str(paid.id), "charged_before": "0.00012"} and paid.context == {}
+    assert repeat.context == {"repeat_of": str(paid.id), "charged_before": "0.00012"}
+    assert paid.context == {"key": KEY.key_hash}, "whoever may pay can be found again"
     assert (repeat.cost_total, repeat.tokens_total, repeat.quantity, repeat.pricing_status) == (
         COST,
         15,
@@ -136,7 +137,10 @@ def test_an_answer_cut_short_is_charged_for_its_part_and_the_whole_one_for_the_r
     counted = dict(UsageEvent.objects.values_list("execution_id", "quantity"))
     assert [counted[str(hold.id)] for hold in (cut, whole, again)] == [1, 0, 0]
     assert DailyUsage.objects.get().charge_total == CHARGE
-    assert UsageEvent.objects.get(execution_id=str(whole.id)).context == {"charged_before": "0.00005"}
+    assert UsageEvent.objects.get(execution_id=str(whole.id)).context == {
+        "charged_before": "0.00005",
+        "key": KEY.key_hash,
+    }
     assert_books_agree()
 
 

@@ -103,12 +103,5 @@ def test_a_repeat_under_a_key_is_free_however_often_it_is_rated() -> None:
     assert (row.cost_total, row.charge_total) == (Decimal("0.002"), 0)
 
 
-def test_what_an_attempt_cut_short_was_charged_is_taken_off_whenever_the_whole_one_is_rated() -> None:
-    event: Any = an_event(a_hold(), context={"charged_before": "0.0015"})
-    assert rated(used(), terms_of(event)).charge_total == Decimal("0.0025")  # 0.004 − 0.0015
-    dearer: Any = an_event(a_hold(), context={"charged_before": "0.005"})
-    assert rated(used(), terms_of(dearer)).charge_total == 0, "never less than nothing"
-
-
 def test_ordinary_terms_take_no_room() -> None:
     assert context_of(used(), ORDINARY) == {}
