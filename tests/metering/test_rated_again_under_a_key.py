@@ -96,7 +96,8 @@ def test_two_attempts_that_wait_for_a_price_pay_together_what_the_dearest_costs(
 
 
 def test_an_attempt_that_is_priced_after_the_answer_was_paid_pays_what_it_is_dearer() -> None:
-    costs(), list_prices()
+    costs()
+    list_prices()
     for bucket in ("in_uncached", "out_visible"):
         a_rate(bucket, "2", book="cost", model="demo-big")
     settle([an_attempt(250_000, 0, model="demo-big", cut=True), an_attempt(750_000, 10)])
@@ -153,14 +154,16 @@ def test_an_answer_after_the_cut_ones_were_rated_pays_what_is_above_them(waits: 
 
 
 def test_attempts_at_unchanged_rates_are_charged_as_before() -> None:
-    costs(), list_prices()
+    costs()
+    list_prices()
     settle([*cut_and_whole(), an_attempt(900_000, 30)])
     assert charges() == [1, 2, 0]
     assert differing() == []
 
 
 def test_a_repeat_whose_cost_has_its_price_is_booked_as_priced() -> None:
-    costs(), a_rate("in_uncached", "2")
+    costs()
+    a_rate("in_uncached", "2")
     settle([an_attempt(750_000, 0), an_attempt(750_000, 10)])
     assert list(UsageEvent.objects.order_by("occurred_at").values_list("pricing_status", flat=True)) == [
         "partial",
@@ -171,7 +174,8 @@ def test_a_repeat_whose_cost_has_its_price_is_booked_as_priced() -> None:
 
 
 def test_a_repeat_whose_cost_has_a_gap_is_booked_as_partial() -> None:
-    a_rate("in_uncached", "1", book="cost"), list_prices()
+    a_rate("in_uncached", "1", book="cost")
+    list_prices()
     settle([an_attempt(750_000, 0), an_attempt(750_000, 10)])
     assert set(UsageEvent.objects.values_list("pricing_status", flat=True)) == {"partial"}
     assert differing() == [] and UnpricedEvent.objects.count() == 2
