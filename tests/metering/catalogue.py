@@ -31,15 +31,16 @@ def a_rate(
 
 
 def rated_event(
-    hold: HoldRow, card: RateCard, usage: Usage | None = None, *, terms: Terms = ORDINARY, **values: Any
-) -> EventRow:
+    hold: HoldRow, card: RateCard, usage: Usage | None = None, *, terms: Terms = ORDINARY,
+    after: timedelta = timedelta(seconds=1), **values: Any,
+) -> EventRow:  # fmt: skip
     """The call settled a second later with 10 tokens in and 5 out, as this card prices them."""
     used = usage or Usage(
         buckets={"in_uncached": 10, "out_visible": 5}, provider=hold.provider, model_served=hold.model
     )
     rated = rate_event(card, used, terms, at=hold.created_at, currency=hold.currency)
     priced = {name: getattr(rated, name) for name in (*PRICED_COLUMNS, "missing")}
-    event = an_event(hold, **priced)
+    event = an_event(hold, after, **priced)
     return msgspec.structs.replace(
         event, buckets=used.buckets, provider=used.provider, model=used.model, context=context_of(used, terms),
         tokens_input=used.tokens_input, tokens_output=used.tokens_output, tokens_total=used.tokens_total,

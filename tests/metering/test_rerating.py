@@ -413,6 +413,7 @@ def refused(*arguments: str) -> str:
     (("--from", "2026-11-20"), "give both"),
     (("--from", "yesterday", "--to", "2026-11-21"), "--from yesterday"),
     (("--from", "2026-11-21", "--to", "2026-11-21"), "must be before"),
+    ((*DAY, "--page", "0"), "--page 0"),
     ((*DAY, "--customer", "nobody"), "--customer nobody"),
     (("--resume", "nothing"), "no such run"),
     (("--resume", str(uuid4())), "no such run"),

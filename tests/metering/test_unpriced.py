@@ -217,6 +217,16 @@ def test_an_entry_whose_event_is_gone_is_taken_off() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_an_event_whose_books_are_in_another_currency_by_now_stays_listed() -> None:
+    made(currency="EUR")
+    for book in ("cost", "list"):
+        a_rate("in_uncached", "1", book=book), a_rate("out_visible", "2", book=book)
+    assert rate_open() == 0
+    assert UnpricedEvent.objects.count() == 1 and UsageCorrection.objects.count() == 0
+    assert not unpriced.waits_for(load_rate_card().version), "it was asked, and is not asked again"
+
+
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.engine("sqlite")
 def test_an_event_that_the_database_refuses_holds_up_no_other() -> None:
     """Amounts are integers of 10⁻¹² there: ± 9.2 million in a column, and 2 million tokens at 9 dollars are more."""

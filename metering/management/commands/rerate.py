@@ -15,7 +15,7 @@ from metering import rerating
 from metering.differences import Document, Report, Table
 from metering.models import Rerating
 from metering.rerating import Seen, Selection
-from metering.store import StoreError
+from metering.store import Store, StoreError
 from metering.wiring import current_store
 from pricing import clock
 from pricing.catalog import load_rate_card
@@ -43,14 +43,19 @@ class Command(BaseCommand):
             "--apply", action="store_true", help="write the corrections, or go on writing them"
         )
         parser.add_argument("--resume", metavar="RUN", help="go on with this run; needs no other argument")
+        parser.add_argument(
+            "--page", type=int, default=rerating.PAGE, metavar="N", help="events in one transaction (1000)"
+        )
         parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
 
     def handle(self, *args: Any, **options: Any) -> None:
         clock.set_offset(ClockOffset.read())
+        if options["page"] < 1:
+            raise CommandError(f"--page {options['page']}: must be at least 1")
         card = load_rate_card()
         report: Report = Document(self.stdout) if options["json"] else Table(self.stdout)  # type: ignore[arg-type]  # it writes text
         if options["resume"] is not None:
-            self._apply(self._run(options, card), card, report)
+            self._apply(self._run(options, card), card, report, options["page"])
         elif options["apply"]:
             run, goes_on = rerating.begin(
                 self._selection(options), card, at=clock.now(), by=_who(), reason=options["reason"]
@@ -59,18 +64,18 @@ class Command(BaseCommand):
                 self.stderr.write(
                     f"going on with the unfinished run {run.id} of {run.started_at:%Y-%m-%d %H:%M}"
                 )
-            self._apply(run, card, report)
+            self._apply(run, card, report, options["page"])
         else:
-            for page in rerating.look(self._selection(options), card):
-                report.page(page)
+            for seen in rerating.look(self._selection(options), card, page=options["page"]):
+                report.page(seen)
             report.end({"applied": False, "run": None})
             self.stderr.write("Nothing was written. Add --apply to write it.")
 
-    def _apply(self, run: Rerating, card: RateCard, report: Report) -> None:
+    def _apply(self, run: Rerating, card: RateCard, report: Report, page: int) -> None:
         store = current_store()
         try:
-            for page in self._pages(run, card, store):
-                report.page(page)
+            for seen in self._pages(run, card, store, page):
+                report.page(seen)
         finally:
             store.close()
         report.end(
@@ -83,9 +88,9 @@ class Command(BaseCommand):
             raise CommandError(f"the database refused to correct {', '.join(run.events_refused)}")
 
     @staticmethod
-    def _pages(run: Rerating, card: RateCard, store: Any) -> Iterator[list[Seen]]:
+    def _pages(run: Rerating, card: RateCard, store: Store, page: int) -> Iterator[list[Seen]]:
         try:
-            yield from rerating.apply(run, store, card, clock.now)
+            yield from rerating.apply(run, store, card, clock.now, page=page)
         except (rerating.Stopped, StoreError) as error:
             raise CommandError(f"{error}; go on with: manage.py rerate --resume {run.id}") from error
 
