@@ -420,6 +420,15 @@ def test_of_two_that_supersede_at_once_one_is_refused(book: PriceBook) -> None:
     assert Rate.objects.count() == 2
 
 
+@pytest.mark.django_db(transaction=True)
+def test_of_two_that_correct_the_same_span_at_once_one_is_refused(book: PriceBook) -> None:
+    first = rate(book)
+    prices = (Decimal(3), Decimal(4))
+    refused = both_at_once(lambda price: first.correct(price, JANUARY, JULY, reason="a letter"), *prices)
+    assert [type(error) for error in refused] == [NotChangeable]
+    assert list(Rate.objects.order_by("revision").values_list("revision", flat=True)) == [0, 1]
+
+
 def both_at_once(act: Callable[[Any], object], *arguments: Any) -> list[Exception]:
     """Calls `act` with each argument in a thread of its own; what was raised."""
     together = threading.Barrier(len(arguments))
