@@ -145,9 +145,9 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def the_database_says_what_the_books_in_memory_say(self) -> None:
+        rows: list[Any] = list(DailyUsage.objects.values())
         days = {
-            tuple(row[name] for name in DAILY_KEY): {name: row[name] for name in DAILY_SUMS}
-            for row in DailyUsage.objects.values()
+            tuple(row[name] for name in DAILY_KEY): {name: row[name] for name in DAILY_SUMS} for row in rows
         }
         assert days == self.memory.daily
         assert set(UnpricedEvent.objects.values_list("event_id", flat=True)) == set(self.memory.unpriced)
