@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
+from django.core.signals import request_finished
+from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.test import AsyncRequestFactory, RequestFactory
@@ -31,6 +33,15 @@ from tests.metering.asgi import Bench, answering
 from tests.metering.test_middleware import ANSWER, CHARGE, REQUEST, STREAM, USAGE, Closed, chunk
 
 PATH = "/v1/chat/completions"
+
+
+@pytest.fixture(autouse=True)
+def _connections_stay_open() -> Iterator[None]:
+    """Closing a response closes old connections of other tests, which a test without a database may not: as Django's own
+    test client, have it not done."""
+    request_finished.disconnect(close_old_connections)
+    yield
+    request_finished.connect(close_old_connections)
 
 
 class Host:
