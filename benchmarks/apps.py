@@ -72,7 +72,7 @@ def _metered(app: Any) -> Any:
     card = CurrentCard()
     card.card = bench_card()
     store = PostgresStore(json.loads(os.environ["BENCH_CONNINFO"]))
-    recorder = Recorder(store, gate, on_settled=observe_settled)
+    recorder = Recorder(store, gate, on_settled=lambda rows: observe_settled(rows, card.card))
     meter = Meter(
         gate=gate, recorder=recorder, card=card, routes=RouteTable.compile(DEFAULT_ROUTES), now=clock.now
     )

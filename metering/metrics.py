@@ -7,7 +7,9 @@ from decimal import Decimal
 from prometheus_client import Counter, Gauge, Histogram
 
 from metering.rows import EventRow
+from pricing.pricelist import RateCard
 
+OTHER = "other"  # instead of a model that the catalogue does not name
 _MICRO = 10**6
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -33,8 +35,12 @@ commit_batch_size = Histogram(
 )
 
 
-def observe_settled(rows: Sequence[EventRow]) -> None:
-    """Count a batch that was committed. Exact sums are in the database; these are for watching."""
+def observe_settled(rows: Sequence[EventRow], card: RateCard) -> None:
+    """Count a batch that was committed. Exact sums are in the database; these are for watching.
+
+    A model may be any text that a caller made up, priced or not (a refused call costs nothing, a prefix prices what begins so):
+    only those that the catalogue names have a series, the others are one.
+    """
     if not rows:
         return
     commit_batch_size.observe(len(rows))
@@ -46,18 +52,16 @@ def observe_settled(rows: Sequence[EventRow]) -> None:
     for row in rows:
         events[row.feature, row.plan, row.status] += 1
         units[row.feature, row.plan] += row.quantity
-        # A model without a price may be any text that a caller made up: no series for each.
-        model = row.model if row.pricing_status == "priced" else "other"
-        counted[row.provider, model, "input"] += row.tokens_input or 0
-        counted[row.provider, model, "output"] += row.tokens_output or 0
+        counted[row.provider, row.model, "input"] += row.tokens_input or 0
+        counted[row.provider, row.model, "output"] += row.tokens_output or 0
         costs[row.currency] += row.cost_total or 0
         charges[row.currency] += row.charge_total or 0
     for labels, number in events.items():
         usage_events.labels(*labels).inc(number)
     for labels_of_units, quantity in units.items():
         usage_units.labels(*labels_of_units).inc(_approximate(quantity))
-    for labels, number in counted.items():
-        tokens.labels(*labels).inc(number)
+    for (provider, model, kind), number in counted.items():
+        tokens.labels(provider, card.listed_name(provider, model) or OTHER, kind).inc(number)
     for currency, amount in costs.items():
         cost.labels(currency).inc(_approximate(amount))
     for currency, amount in charges.items():

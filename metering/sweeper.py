@@ -81,7 +81,7 @@ def sweep(
             log.warning("writer %s is dead and was fenced", writer)
     swept = 0
     for holds in _orphans(batch):
-        swept += asyncio.run(_end(store, [_swept_event(hold, card, now()) for hold in holds]))
+        swept += asyncio.run(_end(store, [_swept_event(hold, card, now()) for hold in holds], card))
     _forget_writers(now())
     return swept
 
@@ -105,7 +105,7 @@ def _forget_writers(now: datetime) -> None:
     old.exclude(id__in=Hold.objects.values("writer_id")).delete()
 
 
-async def _end(store: Store, rows: Sequence[EventRow]) -> int:
+async def _end(store: Store, rows: Sequence[EventRow], card: RateCard) -> int:
     """Write the swept events; how many. A customer who is locked and a row that is refused hold up nobody else."""
     parts, ended = deque([rows]), 0
     lane: Lane = await store.open_lane("sweep")
@@ -113,7 +113,7 @@ async def _end(store: Store, rows: Sequence[EventRow]) -> int:
         while parts:
             part = parts.popleft()
             try:
-                ended += await _end_together(lane, part)
+                ended += await _end_together(lane, part, card)
             except Locked as error:
                 parts.extend(_by_customer(part, error))
             except BadRow as error:
@@ -126,13 +126,13 @@ async def _end(store: Store, rows: Sequence[EventRow]) -> int:
     return ended
 
 
-async def _end_together(lane: Lane, rows: Sequence[EventRow]) -> int:
+async def _end_together(lane: Lane, rows: Sequence[EventRow], card: RateCard) -> int:
     """Write through a writer of our own: what another sweep ended meanwhile is simply not there."""
     try:
         ended = await lane.settle(uuid4(), 1, rows, None)
     except SequenceRefused:  # cannot happen to a fresh id; the next tick repeats whatever is left
         return 0
-    metrics.observe_settled([row for row in rows if row.hold_id in ended])
+    metrics.observe_settled([row for row in rows if row.hold_id in ended], card)
     metrics.swept_holds.inc(len(ended))
     return len(ended)
 

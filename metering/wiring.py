@@ -78,9 +78,12 @@ def current_card() -> CurrentCard:
 
 def build_meter(gate: Gate, store: Store | None = None) -> Meter:
     """A meter that writes to Django's default database."""
-    recorder = Recorder(store or current_store(), gate, on_settled=metrics.observe_settled)
+    current = current_card()
+    recorder = Recorder(
+        store or current_store(), gate, on_settled=lambda rows: metrics.observe_settled(rows, current.card)
+    )
     return Meter(
-        gate=gate, recorder=recorder, card=current_card(), routes=route_table(), now=clock.now, policy=who_pays(),
+        gate=gate, recorder=recorder, card=current, routes=route_table(), now=clock.now, policy=who_pays(),
     )  # fmt: skip
 
 

@@ -67,7 +67,8 @@ class RateCard:
     """All rates, compiled. Never changes: new rates make a new card."""
 
     __slots__ = (
-        "_aliases", "_exact", "_histories", "_lengths", "_prefixes", "_provider_of", "_strangers", "rates", "version",
+        "_aliases", "_exact", "_histories", "_lengths", "_listed", "_prefixes", "_provider_of", "_strangers", "rates",
+        "version",
     )  # fmt: skip
 
     def __init__(self, rates: Iterable[Rate], aliases: Aliases, version: int) -> None:
@@ -96,6 +97,7 @@ class RateCard:
         self._strangers: deque[tuple[str, str, str]] = (
             deque()
         )  # of these, those that the catalogue does not list
+        self._listed = {(provider, name) for _, provider, name in self._exact} | self._aliases.keys()
         self._provider_of: dict[str, str] | None = None  # by name, where only one provider has it
 
     @classmethod
@@ -115,6 +117,14 @@ class RateCard:
     def names_kept(self) -> int:
         """How many names have been worked out and are kept."""
         return len(self._histories)
+
+    def listed_name(self, provider: str, name: str) -> str | None:
+        """`name` where the catalogue says exactly that, of a dated snapshot the model; None where it does not, also for what
+        only a prefix prices. Callers choose names, the catalogue does not grow by them: so there are only so many of these.
+        """
+        if (provider, name) in self._listed:
+            return name
+        return model_behind(self._aliases, provider, name)
 
     def tariff_for(self, book: str, provider: str, model: str, at: datetime) -> Tariff | None:
         """What holds for `model` at the instant `at`; None when no rate does. With provider "" the name must be unique."""
@@ -165,8 +175,7 @@ class RateCard:
     def _owner_of(self, name: str) -> str:
         """The one provider that has this name, an alias or a prefix of it; "" when none or several do."""
         if self._provider_of is None:
-            listed = [*((provider, name) for _, provider, name in self._exact), *self._aliases]
-            self._provider_of = _unique_providers(listed)
+            self._provider_of = _unique_providers(self._listed)
         for known in (name, _DATED.sub(DATE, name)):
             if known in self._provider_of:
                 return self._provider_of[known]

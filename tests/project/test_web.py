@@ -78,6 +78,20 @@ def test_machines_are_answered(web: WebProcess) -> None:
     assert "\ntollgate_unpriced_events " in metrics and "\ntollgate_unpriced_events NaN" not in metrics
 
 
+def test_a_name_that_a_caller_made_up_has_no_series(web: WebProcess) -> None:
+    with web.client() as client:
+        assert client.post("/v1/execute", json=CALL).status_code == 200
+        assert client.post("/v1/execute", json=CALL | {"model": "demo-made-up"}).status_code == 404
+    tokens = [
+        line
+        for line in httpx.get(f"{web.url}/metrics").text.splitlines()
+        if line.startswith("tollgate_tokens_total{")
+    ]
+    assert any('model="demo-small"' in line for line in tokens)
+    assert any('model="other"' in line for line in tokens)
+    assert not any("made-up" in line for line in tokens)
+
+
 def test_a_database_that_is_not_migrated_is_not_ready(start_web: Callable[..., WebProcess]) -> None:
     web = start_web()
     web.stop()
