@@ -4,6 +4,9 @@ The numbers of tokens were counted with cl100k, o200k, the published tokenizers 
 32,000; each is the highest of the five.
 """
 
+import time
+import unicodedata
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -108,3 +111,46 @@ def test_it_stays_between_two_thirds_of_the_bytes_and_what_they_may_stand_for(te
 @given(st.binary())
 def test_bytes_that_are_no_text_are_survived(data: bytes) -> None:
     assert text_tokens(data) >= 0
+
+
+def _written_out(text: str) -> bytes:
+    return unicodedata.normalize("NFKC", text).encode("utf-8", "surrogatepass")
+
+
+GROWING = [
+    character
+    for character in map(chr, [*range(0xD800), *range(0xE000, 0x110000)])
+    if len(_written_out(character)) > len(character.encode())
+]
+
+
+@pytest.mark.parametrize("start", range(0, len(GROWING), 100))
+def test_every_character_counts_as_what_it_may_be_written_out_as(start: int) -> None:
+    for character in GROWING[start : start + 100]:
+        assert text_tokens(character.encode()) >= 1 + len(_written_out(character))
+
+
+@given(st.text(st.sampled_from(GROWING) | st.characters(min_codepoint=0x80, exclude_categories=["Cs"])))
+def test_text_of_other_scripts_counts_at_least_one_a_byte_even_if_it_is_written_out_first(text: str) -> None:
+    assert text_tokens(text.encode()) >= max(len(text.encode()), len(_written_out(text)))
+
+
+def test_long_text_is_the_sum_of_its_pieces() -> None:
+    text = "".join(GROWING) * 200  # over the edges of the pieces that are looked at in one go
+    gain = sum(len(_written_out(character)) - len(character.encode()) for character in GROWING)
+    assert text_tokens(text.encode()) == 1 + len(text.encode()) + 200 * gain
+
+
+def test_many_kinds_of_growing_characters_take_no_more_work_than_one() -> None:
+    """A look through the whole text for each kind of character would take several hundred times as long."""
+    every, one = "".join(GROWING) * 200, GROWING[-1] * (200 * len(GROWING))
+    assert _least_ns(every) < 40 * _least_ns(one)
+
+
+def _least_ns(text: str) -> int:
+    data, took = text.encode(), []
+    for _ in range(3):
+        began = time.process_time_ns()
+        text_tokens(data)
+        took.append(time.process_time_ns() - began)
+    return max(min(took), 1)
