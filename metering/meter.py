@@ -19,7 +19,7 @@ from metering.drains import Drains
 from metering.estimate import RequestFacts, plain_body, read_request
 from metering.extract import WireFormat, provider_of, read_header, wire_format
 from metering.gate import Account, Gate
-from metering.hold_bound import hold_amount, hold_bound
+from metering.hold_bound import HoldBound, hold_amount, hold_bound
 from metering.ids import uuid7
 from metering.policy import WhoPays
 from metering.problem import (
@@ -46,6 +46,8 @@ NO_BOUND = (
     "has a price, and limit what it may write."
 )
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
+# Bytes of a body that are weighed on the event loop. One of 8 MiB that is made to be slow takes two seconds.
+WEIGHED_ON_LOOP_MAX = 131_072
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -95,7 +97,9 @@ class Meter:
             unpriced = self._unpriced(route, account, facts, at, is_empty=body == b"")
             if unpriced is not None:
                 return self._refused(unpriced)
-        held = self._held(route, account, facts, body or b"", wanted, at) if account.hard_limit else ZERO
+        held = (
+            await self._held(route, account, facts, body or b"", wanted, at) if account.hard_limit else ZERO
+        )
         if isinstance(held, Refusal):
             return self._refused(held)
         call_id = uuid7(at)
@@ -183,12 +187,15 @@ class Meter:
             return metering_unavailable(detail="The prices are not loaded yet.")
         return model_not_priced(f"The plan admits no model without a price: {facts.model!r}.")
 
-    def _held(
+    async def _held(
         self, route: Route, account: Account, facts: RequestFacts, body: bytes, headers: dict[bytes, bytes], at: datetime
     ) -> Decimal | Refusal:  # fmt: skip
         """The most that a call can cost a customer whose limit is hard, or why that cannot be said."""
-        plain = plain_body(body, headers.get(b"content-encoding", b"").decode("latin-1"))
-        bound = hold_bound(plain or b"", route.wire_format, facts)
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+        if encoding or len(body) > WEIGHED_ON_LOOP_MAX:
+            bound = await asyncio.to_thread(_bound_of, body, encoding, route.wire_format, facts)
+        else:
+            bound = hold_bound(body, route.wire_format, facts)
         model = facts.model or ""
         # The path of /v1/execute does not say whose model it is; where no provider is named the rates do.
         for provider in (provider_of(route.provider, facts.model), ""):
@@ -216,6 +223,11 @@ class Meter:
     def _refused(self, refusal: Refusal) -> Refusal:
         metrics.gate_refusals.labels(refusal.code).inc()
         return refusal
+
+
+def _bound_of(body: bytes, encoding: str, format_name: str, facts: RequestFacts) -> HoldBound:
+    """The bound of a body as it came in."""
+    return hold_bound(plain_body(body, encoding) or b"", format_name, facts)
 
 
 def request_id_of(headers: dict[bytes, bytes], *, default: str) -> str:

@@ -1,5 +1,6 @@
 """A customer whose limit is a hard one: each call holds the most that it can cost, or does not go out."""
 
+import asyncio
 import gzip
 import json
 from datetime import datetime
@@ -15,6 +16,7 @@ from metering.problem import Refusal
 from metering.routes import DEFAULT_ROUTES
 from pricing.pricelist import RateCard
 from tests.metering.asgi import Bench, Exchange, answering, exchange
+from tests.metering.rows import NOON
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 ANSWER = json.dumps({"model": "gpt-5-mini", "usage": USAGE}).encode()
@@ -128,3 +130,29 @@ def test_googles_calls_are_held_by_the_model_in_their_path() -> None:
     fields = {"contents": [{"parts": [{"text": "Hello"}]}], "generationConfig": {"maxOutputTokens": 10}}
     assert any("{model}" in route.pattern for route in DEFAULT_ROUTES)
     assert asked(fields, path="/v1beta/models/demo-small:generateContent")[1] == [most(fields, 10)]
+
+
+def test_others_are_served_while_a_slow_body_is_weighed() -> None:
+    """Half a million empty lists are a body that takes some hundred milliseconds to weigh; the loop goes round meanwhile."""
+    slow = json.dumps({**ASKED, "stop": [[]] * 500_000}).encode()
+    assert (
+        asyncio.run(_turns_during_hold(slow))
+        > asyncio.run(_turns_during_hold(json.dumps(ASKED).encode())) + 10
+    )
+
+
+async def _turns_during_hold(body: bytes) -> int:
+    """How often the event loop goes round until the call of this body is held."""
+    bench = Bench(answering(ANSWER), gate=Limited())
+    account = await Limited().resolve((), NOON)
+    route = next(route for route in DEFAULT_ROUTES if route.wire_format == "openai_chat")
+    assert isinstance(account, Account)
+    hold = asyncio.create_task(
+        bench.meter.admit(route, account, at=NOON, headers=[], body=body, path=route.pattern, method="POST")
+    )
+    turns = 0
+    while not hold.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert not isinstance(hold.result(), Refusal)
+    return turns
