@@ -181,7 +181,8 @@ class Meter:
                 else model_not_priced("The model cannot be read from the request.")
             )
         provider = provider_of(route.provider, facts.model)
-        if self.card.card.tariff_for(account.list_book, provider, facts.model, at) is not None:
+        tariff = self.card.card.tariff_for(account.list_book, provider, facts.model, at)
+        if tariff is not None and account.currency in ("", tariff.plain.currency):
             return None
         if self._knows_no_prices:
             return metering_unavailable(detail="The prices are not loaded yet.")
@@ -200,7 +201,13 @@ class Meter:
         # The path of /v1/execute does not say whose model it is; where no provider is named the rates do.
         for provider in (provider_of(route.provider, facts.model), ""):
             most = hold_amount(
-                self.card.card, bound, book=account.list_book, provider=provider, model=model, at=at
+                self.card.card,
+                bound,
+                book=account.list_book,
+                currency=account.currency,
+                provider=provider,
+                model=model,
+                at=at,
             )
             if most is not None:
                 # Beyond it one of the databases could not write the hold, and nobody has such credits.

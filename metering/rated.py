@@ -15,6 +15,7 @@ from pricing.rating import Charge, rate_usage
 from pricing.usage import Usage
 
 ZERO, ONE = Decimal(0), Decimal(1)
+OTHER_CURRENCY = "currency "  # what is missing where a book has prices, but in another currency
 _COSTLESS: dict[str, Any] = {
     "status": "priced", "amount_input": ZERO, "amount_output": ZERO, "total": ZERO, "rate_ids": (), "unpriced": (),
 }  # fmt: skip
@@ -41,12 +42,16 @@ PRICED_COLUMNS = tuple(name for name in Rated.__struct_fields__ if name != "miss
 def rate_event(
     card: RateCard, usage: Usage, terms: Terms, *, at: datetime, currency: str, by_plan: bool = False
 ) -> Rated:
-    """Rate `usage` at the instant of use. `currency` (the account's) stands where no price says one.
+    """Rate `usage` at the instant of use, in `currency`, the account's; "" takes that of its prices.
+
+    Prices in another currency are none: no sum is made of two. They are named in `missing`, as in "currency EUR".
 
     Where the customer pays nothing for the event itself (`terms.free`, `by_plan`) the charge is 0, and only the cost asks
     for a price; where it costs nothing (`terms.costless`) that asks for none either.
     """
     cost = rate_usage(card, usage, book=terms.cost_book, at=at)
+    if cost.currency != currency:
+        cost = _in_currency(cost, currency)
     if terms.costless:
         cost = msgspec.structs.replace(cost, **_COSTLESS)
     if terms.free or by_plan:
@@ -56,7 +61,10 @@ def rate_event(
     else:
         used = served_only(usage) if terms.served_only else usage
         charge = rate_usage(card, used, book=terms.list_book, at=at)
-        charges, charged, currency = (cost, charge), charge.total, charge.currency or currency
+        if charge.currency != currency:
+            charge = _in_currency(charge, currency)
+        currency = currency or charge.currency
+        charges, charged = (cost, charge), charge.total
         if charged is not None and terms.share != ONE:
             charged = round_amount(EXACT.multiply(charged, terms.share))
         status = _pricing_status(cost, charge)
@@ -74,6 +82,13 @@ def served_only(usage: Usage) -> Usage:
     """Of several models, the parts of the one that gave the answer; all of them where none is known to be its."""
     parts = tuple(part for part in usage.parts if (part.model or usage.model) == usage.model)
     return msgspec.structs.replace(usage, parts=parts) if parts else usage
+
+
+def _in_currency(charge: Charge, currency: str) -> Charge:
+    """The charge where it is in this currency; else as if there were no prices, but for why. Without a line it is 0 in any."""
+    if not currency or not charge.lines or charge.currency == currency:
+        return charge
+    return Charge(charge.book, "", "unpriced", unpriced=(OTHER_CURRENCY + charge.currency,))
 
 
 def _pricing_status(cost: Charge, charge: Charge) -> PricingStatus:

@@ -14,7 +14,7 @@ import msgspec
 from metering.clean import amount_fits
 from metering.context import terms_of, usage_of
 from metering.corrections import correction
-from metering.rated import PRICED_COLUMNS, rate_event
+from metering.rated import OTHER_CURRENCY, PRICED_COLUMNS, Rated, rate_event
 from metering.rows import EVENT_COLUMNS, Amendment, EventRow, KeyMove
 from pricing.pricelist import RateCard
 
@@ -73,13 +73,22 @@ def reprice(event: EventRow, card: RateCard, others: Others = ALONE) -> Repriced
     if rated.charge_total is not None:
         left = max(others.dearest, rated.charge_total) - others.charged
         rated = msgspec.structs.replace(rated, charge_total=min(rated.charge_total, max(Decimal(0), left)))
-    if rated.currency != event.currency:
+    if _lost_its_currency(event, rated):
         return Kept("other currency")
     if not all(amount_fits(getattr(rated, name)) for name in AMOUNTS):
         return Kept("too large")
     new = msgspec.structs.replace(event, **{name: getattr(rated, name) for name in PRICED_COLUMNS})
     differs = any(getattr(event, name) != getattr(new, name) for name in _DECISIVE)
     return Repriced(new if differs else event, rated.missing, differs)
+
+
+def _lost_its_currency(event: EventRow, rated: Rated) -> bool:
+    """Whether a book that had priced the event has its prices in another currency by now."""
+    names = [name for names in (rated.missing or {}).values() for name in names]
+    return any(name.startswith(OTHER_CURRENCY) for name in names) and any(
+        getattr(event, name) is not None and getattr(rated, name) is None
+        for name in ("cost_total", "charge_total")
+    )
 
 
 def amendment(

@@ -1,7 +1,7 @@
 """What a call can use and cost at the most, from its request alone: the amount of a hold where a limit is hard.
 
     bound = hold_bound(body, "openai_chat", facts)
-    amount = hold_amount(card, bound, book="list", provider="openai", model="gpt-5", at=now)
+    amount = hold_amount(card, bound, book="list", currency="USD", provider="openai", model="gpt-5", at=now)
 
 Owns: how text, media and limits of each wire format become a bound, and what models are known to read and write at the most.
 Does not own: what is held. Customers without a hard limit hold 0, and for them none of this runs.

@@ -20,11 +20,11 @@ _times, _plus = EXACT.multiply, EXACT.add
 
 
 def hold_amount(
-    card: RateCard, bound: HoldBound, *, book: str, provider: str, model: str, at: datetime
+    card: RateCard, bound: HoldBound, *, book: str, currency: str, provider: str, model: str, at: datetime
 ) -> Decimal | None:
-    """The most that a call with this bound costs by the rates of `book` at `at`, in their currency, with 12 places.
+    """The most that a call with this bound costs by the rates of `book` at `at`, with 12 places.
 
-    None where the call has no bound, or something of it no price. Of what the request leaves to the provider the dearest
+    None where the call has no bound, or something of it no price in `currency`. Of what the request leaves to the provider the dearest
     counts: a tier that it asks for or the ordinary one, any threshold of input that it may pass, tokens read as written
     to the cache, tokens written as reasoning.
     """
@@ -39,6 +39,8 @@ def hold_amount(
         *({None, said} for said in (bound.service_tier, bound.speed, bound.region))
     ):
         prices = tariff.prices_of(Usage(buckets={}, service_tier=tier, speed=speed, region=region), at)
+        if currency and prices.currency not in ("", currency):
+            return None
         for reached in (prices, *(long for above, long in prices.tiers if tokens > above)):
             amount = _amount(reached, bound)
             if amount is None:

@@ -111,3 +111,8 @@ def test_prices_that_were_never_loaded_are_no_reason_to_say_that_there_are_none(
     done = exchange(bench, asking("gpt-5-mini"))
     assert (done.status, json.loads(done.content)["code"]) == (503, "metering_unavailable")
     assert done.headers["retry-after"] == "1"
+
+
+def test_a_price_in_another_currency_is_no_price() -> None:
+    in_euros = Strict(currency="EUR")
+    assert sent(asking("gpt-5-mini"), in_euros) == REFUSED

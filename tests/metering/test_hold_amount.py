@@ -20,7 +20,7 @@ def amount(
     prices: RateCard, tokens_input: dict[str, int] | None, tokens_output: int | None, **said: Any
 ) -> Decimal | None:
     bound = HoldBound(tokens_input, tokens_output, **said)
-    return hold_amount(prices, bound, book="cost", provider="acme", model="large", at=NOW)
+    return hold_amount(prices, bound, book="cost", currency="USD", provider="acme", model="large", at=NOW)
 
 
 def test_input_and_output_at_their_rates() -> None:
@@ -133,3 +133,12 @@ def test_no_use_within_the_bound_costs_more(
     held = amount(known, {"": reads}, writes, cache_writes=("5m", "1h"), service_tier=tier)
     assert held is not None
     assert (charge.total or 0) <= held
+
+
+def test_a_price_in_another_currency_is_no_amount() -> None:
+    bound = HoldBound({"": 1_000}, 500)
+    found = [
+        hold_amount(card(PLAIN), bound, book="cost", currency=name, provider="acme", model="large", at=NOW)
+        for name in ("USD", "EUR", "")
+    ]
+    assert found == [1_000 * usd("2") + 500 * usd("10"), None, found[0]]

@@ -40,7 +40,13 @@ def model_of(case: Case) -> str:
 def amount_of(case: Case, bound: HoldBound) -> Decimal | None:
     """By the model that served, for which alone the file has rates."""
     return hold_amount(
-        card_of(case), bound, book="cost", provider=case.provider, model=case.expect.model, at=NOW
+        card_of(case),
+        bound,
+        book="cost",
+        currency="USD",
+        provider=case.provider,
+        model=case.expect.model,
+        at=NOW,
     )
 
 

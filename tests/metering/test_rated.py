@@ -105,3 +105,46 @@ def test_a_repeat_under_a_key_is_free_however_often_it_is_rated() -> None:
 
 def test_ordinary_terms_take_no_room() -> None:
     assert context_of(used(), ORDINARY) == {}
+
+
+# Currencies
+
+IN_EUROS = RateCard.compile(
+    [
+        *rates({"in_uncached": "1", "out_visible": "2"}),
+        *rates({"in_uncached": "2", "out_visible": "4"}, book="list", first_id=3, currency="EUR"),
+    ],
+    {},
+    version=1,
+)
+
+
+def test_prices_in_another_currency_than_the_accounts_are_none_and_say_so() -> None:
+    row = rate_event(IN_EUROS, used(), ORDINARY, at=NOON, currency="USD")
+    assert (row.charge_total, row.cost_total, row.currency) == (None, Decimal("0.002"), "USD")
+    assert (row.pricing_status, row.rate_ids) == ("partial", (1, 2))
+    assert row.missing == {"list": ["currency EUR"]}
+
+
+def test_a_cost_in_another_currency_is_not_added_to_the_others() -> None:
+    row = rate_event(IN_EUROS, used(), ORDINARY, at=NOON, currency="EUR")
+    assert (row.charge_total, row.cost_total, row.currency) == (Decimal("0.004"), None, "EUR")
+    assert (row.cost_input, row.model_cost_input) == (None, None)
+    assert (row.pricing_status, row.missing) == ("partial", {"cost": ["currency USD"]})
+
+
+def test_an_account_that_names_no_currency_has_that_of_its_list_prices() -> None:
+    row = rate_event(CARD, used(), ORDINARY, at=NOON, currency="")
+    assert (row.currency, row.pricing_status) == ("USD", "priced")
+
+
+def test_what_costs_nothing_costs_nothing_in_any_currency() -> None:
+    own_key = rate_event(IN_EUROS, used(byok=True), ORDINARY, at=NOON, currency="EUR")
+    cached = rate_event(IN_EUROS, used(), Terms(costless=True), at=NOON, currency="EUR")
+    assert (own_key.cost_total, cached.cost_total) == (0, 0)
+    assert (own_key.pricing_status, cached.pricing_status) == ("priced", "priced")
+
+
+def test_whose_call_is_free_still_needs_a_cost_in_the_accounts_currency() -> None:
+    row = rate_event(IN_EUROS, used(), Terms(free=True), at=NOON, currency="EUR")
+    assert (row.charge_total, row.cost_total, row.missing) == (0, None, {"cost": ["currency USD"]})

@@ -223,6 +223,9 @@ def test_an_event_whose_books_are_in_another_currency_by_now_stays_listed() -> N
         a_rate("in_uncached", "1", book=book), a_rate("out_visible", "2", book=book)
     assert rate_open() == 0
     assert UnpricedEvent.objects.count() == 1 and UsageCorrection.objects.count() == 0
+    assert [(lack.book, lack.buckets) for lack in unpriced.lacks()] == [
+        ("cost", ("currency USD",)), ("list", ("currency USD",)),
+    ]  # fmt: skip
     assert not unpriced.waits_for(load_rate_card().version), "it was asked, and is not asked again"
 
 
