@@ -2,16 +2,21 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import msgspec
+import psycopg
 import pytest
 from django.db import connection
+from hypothesis import HealthCheck, given, settings, strategies as st
+from psycopg.types.json import JsonbLoader
 
 from metering import rollups
 from metering.models import DailyUsage, UsageEvent
-from metering.rows import EventRow
+from metering.rows import EVENT_COLUMNS, EventRow
 from metering.store.base import BadRow, SequenceRefused
 from metering.store.bulk import BulkLane, Result, hash_of
 from tests.metering.rows import NOON, PAYER, STRANGER, a_hold, an_event
@@ -98,6 +103,85 @@ def test_an_event_comes_back_as_it_was_sent() -> None:
         [1, 2],
         event.api_key_id,
     )
+
+
+WRITTEN = st.text(
+    st.one_of(
+        st.sampled_from("\\\t\n\r\"'N\x01\x0b\x1c\x85\u2028,{}"),
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+    ),
+    max_size=20,
+)
+DOCUMENTS = st.dictionaries(
+    WRITTEN,
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**53), 2**53) | WRITTEN,
+        lambda inner: st.lists(inner) | st.dictionaries(WRITTEN, inner),
+        max_leaves=6,
+    ),
+    max_size=4,
+)
+AMOUNTS = st.decimals("-1e15", "1e15", places=12)
+CHANGES = st.fixed_dictionaries(
+    {
+        **dict.fromkeys(("user_id", "execution_id", "task_type", "endpoint", "extractor", "model", "provider"), WRITTEN),
+        "quantity": AMOUNTS,
+        **{name: st.none() | AMOUNTS for name in ("cost_total", "charge_total", "model_cost_input")},
+        **{name: st.none() | st.integers(0, 2**62) for name in ("tokens_input", "tokens_output")},
+        **{name: st.none() | st.integers(0, 2**31 - 1) for name in ("latency", "execution_time")},
+        **dict.fromkeys(("context", "tags", "metadata", "buckets"), DOCUMENTS),
+        "raw_usage": st.none() | DOCUMENTS | st.lists(WRITTEN),
+        "rate_ids": st.lists(st.integers(1, 2**40)).map(tuple),
+        "posting_id": st.none() | st.uuids(),
+        "late": st.booleans(),
+        "occurred_at": st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    }
+)  # fmt: skip
+
+
+@pytest.fixture
+def a_lane_and_a_reader() -> Any:
+    params = connection.get_connection_params() | {"cursor_factory": None}
+    lane = BulkLane(params)
+    with psycopg.connect(autocommit=True, **params) as reader:
+        reader.adapters.register_loader(
+            "jsonb", JsonbLoader
+        )  # psycopg's own, where Django's parameters leave text
+        yield lane, reader
+    asyncio.run(lane.close())
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(CHANGES, min_size=1, max_size=4))
+def test_whatever_an_event_holds_the_database_reads_the_same(
+    a_lane_and_a_reader: Any, changes: list[dict[str, Any]]
+) -> None:
+    lane, reader = a_lane_and_a_reader
+    reader.execute("truncate usage_events, idempotency_keys")  # Hypothesis seeds what ids are made of
+    events = [an_ingested_event(f"\\N\t{uuid4()}", **change) for change in changes]
+    assert asyncio.run(lane.ingest(uuid4(), 1, events, payloads(events))) == ["accepted"] * len(events)
+    found = reader.execute(
+        f"select {', '.join(EVENT_COLUMNS)} from usage_events where id = any(%s)",
+        [[event.id for event in events]],
+    ).fetchall()
+    by_id = {row[EVENT_COLUMNS.index("id")]: row for row in found}
+    for event in events:
+        sent = msgspec.structs.asdict(event) | {"rate_ids": list(event.rate_ids)}
+        assert dict(zip(EVENT_COLUMNS, by_id[event.id], strict=True)) == {
+            name: sent[name] for name in EVENT_COLUMNS
+        }
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"user_id": "a\0b"}, {"user_id": "a\ud800b"}, {"metadata": {"a": "\0"}}, {"metadata": {"a": object()}}],
+    ids=["NUL", "surrogate", "NUL in a document", "no JSON"],
+)
+def test_what_no_database_takes_is_a_bad_row_and_leaves_nothing(bad: dict[str, Any]) -> None:
+    events = [an_ingested_event("good"), an_ingested_event("bad", **bad)]
+    with pytest.raises(BadRow):
+        ingest(events)
+    assert_books_say(events=0)
 
 
 def test_a_batch_whose_answer_was_lost_is_judged_and_counts_once() -> None:
