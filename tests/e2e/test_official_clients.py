@@ -17,7 +17,7 @@ from google import genai
 from google.genai import errors as google_errors
 
 from tests.e2e.conftest import UPSTREAM_KEY
-from tests.servers import WebProcess
+from tests.servers import WebProcess, manage
 from tests.upstream import RunningUpstream
 
 SAID = "Viele liebe Grüße vom Modell"
@@ -271,6 +271,67 @@ def test_a_model_without_a_price_is_unpriced_and_not_free(server: WebProcess) ->
     assert "x-usage-charge" not in answer.headers
     row = usage_of(server, "no-such-model-9")
     assert (row["tokens_input"], row["tokens_output"], row["unpriced_events"]) == (12, 5, 1)
+
+
+RATED_LATER = """
+from datetime import timedelta
+from decimal import Decimal
+from metering.tasks import rate_unpriced
+from pricing import clock
+from pricing.models import PriceBook, Rate
+since = clock.now() - timedelta(days=1)
+for book, prices in {"cost": ("1", "2"), "list": ("3", "4")}.items():
+    for bucket, price in zip(("in_uncached", "out_visible"), prices):
+        Rate(
+            book=PriceBook.objects.get(slug=book), provider="openai", model="priced-later-1", bucket=bucket,
+            price=Decimal(price), per=1_000_000, effective_from=since,
+        ).save()
+rate_unpriced(), rate_unpriced()
+"""
+
+
+def test_a_call_whose_price_comes_later_is_charged_once_when_it_does(
+    server: WebProcess, openai_client: openai.OpenAI
+) -> None:
+    answer = openai_client.chat.completions.create(
+        model="priced-later-1", messages=[{"role": "user", "content": "Hallo"}]
+    )
+    assert answer.choices[0].message.content == SAID
+    before = usage_of(server, "priced-later-1")
+    assert (before["unpriced_events"], Decimal(str(before["charge_total"]))) == (1, 0)
+
+    manage(server.database.url, "manage.py", "shell", "-c", RATED_LATER)
+    row = usage_of(server, "priced-later-1")
+    assert (row["calls"], row["tokens_input"], row["unpriced_events"]) == (1, 12, 0)
+    assert Decimal(str(row["cost_total"])) == cost("1", "2")  # 12 × 1/1e6 + 5 × 2/1e6
+    assert Decimal(str(row["charge_total"])) == cost("3", "4")  # 12 × 3/1e6 + 5 × 4/1e6
+
+
+BARRED = """
+from billing.models import ApiKey, Customer
+barred = Customer.objects.create(external_id="barred", name="Barred", is_active=False)
+print(ApiKey.issue(barred, "tests")[1])
+"""
+
+
+def test_the_official_clients_are_told_that_their_customer_is_suspended(
+    server: WebProcess, upstream: RunningUpstream
+) -> None:
+    key = manage(server.database.url, "manage.py", "shell", "-v0", "-c", BARRED).strip()
+    before = len(upstream.calls)
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key=key) as client,
+        pytest.raises(openai.PermissionDeniedError) as refused,
+    ):
+        client.chat.completions.create(model="gpt-4o-mini", messages=[])
+    assert refused.value.code == "customer_suspended"
+    with (
+        anthropic.Anthropic(base_url=server.url, api_key=key) as other,
+        pytest.raises(anthropic.PermissionDeniedError) as also,
+    ):
+        other.messages.create(model="claude-3-haiku", max_tokens=10, messages=[])
+    assert also.value.status_code == 403 and "suspended" in str(also.value)
+    assert len(upstream.calls) == before
 
 
 def test_the_callers_key_is_never_passed_on(
