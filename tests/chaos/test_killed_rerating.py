@@ -129,3 +129,39 @@ def a_price_that_came_late(seed: int, output: Path) -> None:
     calls(CALLS)
     price_everything("3")
     assert dies_and_goes_on(("shell", "-c", RATE_OPEN), seed, output) > 0
+
+
+SETTLERS, ROUNDS = 4, 8
+SETTLE = "from tests.chaos import test_killed_rerating as it\nfor n in range({rounds}): it.calls(1, first={first} + n)"
+
+
+def test_two_at_once_beside_processes_that_settle_correct_every_event_once(tmp_path: Path) -> None:
+    """Whoever finds the other at the run stops and says so; what is left, the next one does."""
+    price_everything("1")
+    calls(CALLS)
+    for rate in list(Rate.objects.filter(book__slug="list")):
+        rate.supersede(Decimal(3), LONG_AGO + timedelta(days=1))
+    settlers = [
+        started(
+            ("shell", "-c", SETTLE.format(rounds=ROUNDS, first=1000 + 100 * number)), tmp_path / "settlers"
+        )
+        for number in range(SETTLERS)
+    ]
+    pair = [started(RERATE, tmp_path / f"rerate-{number}") for number in range(2)]
+    for process in (*pair, *settlers):
+        process.wait(120)
+    assert [process.returncode for process in settlers] == [0] * SETTLERS, (tmp_path / "settlers").read_text()
+    told = [(tmp_path / f"rerate-{number}").read_text() for number in range(2)]
+    assert all(
+        process.returncode == 0 or "another process is working on this run" in text
+        for process, text in zip(pair, told, strict=True)
+    ), told
+    last = started(RERATE, tmp_path / "last")
+    assert last.wait(120) == 0, (tmp_path / "last").read_text()
+    assert UsageCorrection.objects.count() == CUSTOMERS * CALLS
+    events = CUSTOMERS * (CALLS + SETTLERS * ROUNDS)
+    assert UsageEvent.objects.count() == events
+    charged = sum(day.charge_total for day in DailyUsage.objects.all())
+    assert charged == events * Decimal("0.000045")  # 15 × 3/1e6
+    assert problems([]) == []
+    assert rollups.check_day(NOON.date()) == []
