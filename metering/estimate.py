@@ -12,6 +12,9 @@ from metering.inflate import READABLE_ENCODINGS, inflate
 BYTES_PER_TOKEN = 4
 MESSAGE_OVERHEAD_TOKENS = 8  # role markers and priming, which no byte of the body stands for
 _REQUEST_MAX = 8 * 1024 * 1024  # bytes after decompression, on the event loop: a bomb may not hold it up
+_LARGE = 131_072  # bytes of a body from which on no value longer than `_VALUE_MAX` is built
+_VALUE_MAX = 16_384
+NAME_MAX = 200  # characters, as the column has
 _COUNT_MAX = 2**53
 
 
@@ -51,6 +54,23 @@ class _Body(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Body).decode
+_decode_value = msgspec.json.Decoder().decode
+_decode_unread = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "_Unread", [(name, msgspec.Raw, msgspec.Raw(b"null")) for name in _Body.__struct_fields__]
+    )
+).decode
+
+
+def _decode_large(body: bytes) -> _Body:
+    """The fields of a large body. A value that is long is none of ours: a million lists in its place would take a second to
+    build, on the event loop. Raises ValueError where the model is such a value: it is said, and not what it is."""
+    unread = _decode_unread(body)
+    raw = {name: getattr(unread, name) for name in _Body.__struct_fields__}
+    short = {name: value for name, value in raw.items() if len(memoryview(value)) <= _VALUE_MAX}
+    if "model" not in short:
+        raise ValueError("no model has such a name")
+    return _Body(**{name: _decode_value(value) for name, value in short.items()})
 
 
 def read_request(
@@ -65,12 +85,12 @@ def read_request(
         return RequestFacts(model=path_model, tokens_input_estimate=estimate_tokens(len(body)))
     estimate = estimate_tokens(len(plain))
     try:
-        fields = _decode(plain)
+        fields = _decode(plain) if len(plain) < _LARGE else _decode_large(plain)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return RequestFacts(model=path_model, tokens_input_estimate=estimate)
     options, metadata = fields.stream_options, fields.metadata
     return RequestFacts(
-        model=path_model or _text(fields.model),
+        model=path_model or _name(fields.model),
         stream=fields.stream is True,
         max_tokens=_max_tokens(fields) if fmt.has_output else 0,
         tokens_input_estimate=estimate,
@@ -109,3 +129,9 @@ def _max_tokens(fields: _Body) -> int | None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _name(value: Any) -> str | None:
+    """The name of a model. It is kept in many places, so one that is longer than any column is cut."""
+    name = _text(value)
+    return name if name is None or len(name) <= NAME_MAX else name[:NAME_MAX]

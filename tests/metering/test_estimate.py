@@ -2,13 +2,16 @@
 
 import gzip
 import json
+import tracemalloc
 import zlib
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from metering.estimate import MESSAGE_OVERHEAD_TOKENS, RequestFacts, estimate_tokens, read_request
+from metering.clean import TEXT_LIMITS
+from metering.estimate import MESSAGE_OVERHEAD_TOKENS, NAME_MAX, RequestFacts, estimate_tokens, read_request
 from metering.extract import wire_format
 
 CHAT, EMBEDDINGS = wire_format("openai_chat"), wire_format("openai_embeddings")
@@ -119,3 +122,51 @@ def test_any_json_is_survived_and_facts_have_their_types(document: dict[str, Any
     assert facts.model is None or isinstance(facts.model, str)
     assert facts.user_id is None or isinstance(facts.user_id, str)
     assert facts.max_tokens is None or 0 <= facts.max_tokens <= 2**53
+
+
+# Large bodies
+
+LONG = {"messages": [{"role": "user", "content": "x" * 200_000}]}
+SAID = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.text(max_size=300) | st.none() | st.integers(),
+        "stream": st.booleans() | st.text(),
+        "max_tokens": st.integers() | st.floats(allow_nan=False),
+        "max_completion_tokens": st.none() | st.integers(0, 10),
+        "stream_options": st.dictionaries(st.sampled_from(["include_usage", "other"]), st.booleans()),
+        "metadata": st.dictionaries(st.sampled_from(["user_id", "other"]), st.text() | st.integers())
+        | st.text(),
+        "user": st.text(max_size=10),
+        "task_type": st.text(max_size=10),
+    },
+)
+
+
+@given(SAID)
+def test_a_large_body_says_what_a_small_one_says(said: dict[str, Any]) -> None:
+    small, large = read(**said), read(**said, **LONG)
+    assert msgspec.structs.replace(large, tokens_input_estimate=small.tokens_input_estimate) == small
+
+
+@pytest.mark.parametrize("name", ["metadata", "user", "stream_options", "max_tokens"])
+def test_a_million_lists_in_place_of_a_value_are_not_built(name: str) -> None:
+    """Each would take 56 bytes, and all of them a second."""
+    body = b'{"model":"gpt-5.6","%s":[%s]}' % (name.encode(), b",".join([b"[]"] * 1_000_000))
+    tracemalloc.start()
+    try:
+        facts = read_request(body, CHAT)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert facts == RequestFacts(
+        model="gpt-5.6", readable=True, tokens_input_estimate=estimate_tokens(len(body))
+    )
+    assert most < 2 * len(body)
+
+
+def test_a_name_is_cut_to_its_column_and_one_beyond_all_names_is_not_read() -> None:
+    assert NAME_MAX == TEXT_LIMITS["model"] == 200
+    assert read(model="m" * 201).model == read(model="m" * 201, **LONG).model == "m" * 200
+    beyond = read(model="m" * 20_000, **LONG)
+    assert (beyond.model, beyond.readable) == (None, False)
