@@ -127,7 +127,7 @@ CHANGES = st.fixed_dictionaries(
         **dict.fromkeys(("user_id", "execution_id", "task_type", "endpoint", "extractor", "model", "provider"), WRITTEN),
         "quantity": AMOUNTS,
         **{name: st.none() | AMOUNTS for name in ("cost_total", "charge_total", "model_cost_input")},
-        **{name: st.none() | st.integers(0, 2**62) for name in ("tokens_input", "tokens_output")},
+        **{name: st.none() | st.integers(0, 2**53) for name in ("tokens_input", "tokens_output")},
         **{name: st.none() | st.integers(0, 2**31 - 1) for name in ("latency", "execution_time")},
         **dict.fromkeys(("context", "tags", "metadata", "buckets"), DOCUMENTS),
         "raw_usage": st.none() | DOCUMENTS | st.lists(WRITTEN),
