@@ -43,9 +43,11 @@ class Contribution(msgspec.Struct, frozen=True):
     """SQL that a gate adds to the recorder's transaction.
 
     On PostgreSQL `ctes` are common table expressions put into the one statement. For holds they read `asked(customer_id,
-    id, amount)` and must define `admitted(customer_id, id)`; for settles they read `booked(customer_id, held, charge)`,
-    one row a customer, and must take their locks in the order of `customer_id`. On SQLite `row_statements` run for each
-    row, with its columns as named parameters; a hold is admitted when the first of them changed exactly one row.
+    id, amount)` and must define `admitted(customer_id, id)`; what is not admitted there is refused for good. For whatever ends
+    a hold or moves a charge they read `booked(customer_id, currency, held, charge, posting_id, at)`, one row a customer and
+    currency, and must take their locks in that order. On SQLite `row_statements` run for each row in turn: for a hold with
+    its columns as named parameters, and it is admitted when the first of them changed exactly one row (a hold of nothing
+    is admitted unasked); otherwise with the columns of `booked` and `entry_id`, which no other row has.
     """
 
     ctes: str

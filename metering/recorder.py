@@ -64,18 +64,15 @@ class HoldPhase(Phase[HoldRow]):
         self._conflicting = await lane.conflicting(refused) if refused else set()
 
     def answer(self, batch: Batch[HoldRow], done: set[UUID]) -> Batch[HoldRow]:
-        again = []
         for waiting in batch:
             if waiting.row.id in done:
                 if not waiting.resolve(True):  # its call gave up or was cancelled: it never goes out
                     self._unclaimed(waiting.row)
             elif waiting.row.id in self._conflicting:
                 waiting.refuse(KeyConflict())
-            elif len(batch) == 1:
+            else:
                 waiting.resolve(False)
-            else:  # the sum of a customer's holds did not fit; each by itself may
-                again.append(waiting)
-        return again
+        return []
 
     def hold_id(self, row: HoldRow) -> UUID:
         return row.id

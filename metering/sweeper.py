@@ -24,6 +24,7 @@ from django.db.models import Case, F, IntegerField, Q, Value, When
 from metering import metrics
 from metering.clean import clean_event
 from metering.context import Terms, context_of
+from metering.gate import Contribution
 from metering.ids import instant_of, uuid7
 from metering.models import Hold, Writer
 from metering.rated import rate_event
@@ -113,7 +114,7 @@ async def _end(store: Store, rows: Sequence[EventRow], card: RateCard) -> int:
         while parts:
             part = parts.popleft()
             try:
-                ended += await _end_together(lane, part, card)
+                ended += await _end_together(lane, part, card, store.books)
             except Locked as error:
                 parts.extend(_by_customer(part, error))
             except BadRow as error:
@@ -126,10 +127,12 @@ async def _end(store: Store, rows: Sequence[EventRow], card: RateCard) -> int:
     return ended
 
 
-async def _end_together(lane: Lane, rows: Sequence[EventRow], card: RateCard) -> int:
+async def _end_together(
+    lane: Lane, rows: Sequence[EventRow], card: RateCard, books: Contribution | None
+) -> int:
     """Write through a writer of our own: what another sweep ended meanwhile is simply not there."""
     try:
-        ended = await lane.settle(uuid4(), 1, rows, None)
+        ended = await lane.settle(uuid4(), 1, rows, books)
     except SequenceRefused:  # cannot happen to a fresh id; the next tick repeats whatever is left
         return 0
     metrics.observe_settled([row for row in rows if row.hold_id in ended], card)

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from metering import metrics
-from metering.gate import Gate
+from metering.gate import Contribution, Gate
 from metering.meter import Meter
 from metering.middleware import ASGIApp, MeteringMiddleware
 from metering.policy import InvalidPolicy, WhoPays
@@ -36,6 +36,16 @@ _PASSED_ON = (
 )
 
 
+_books: Contribution | None = None
+
+
+def keep_books(books: Contribution) -> None:
+    """Have `books` move balances wherever a hold ends or a charge changes. The app that owns the balances says so, once,
+    when Django starts: a job that sweeps or corrects has no gate to ask."""
+    global _books  # noqa: PLW0603  (one ledger per process is the point)
+    _books = books
+
+
 def open_store(database: Mapping[str, Any]) -> Store:
     """The store for one entry of Django's DATABASES. Raises ImproperlyConfigured for any other engine."""
     engine = str(database["ENGINE"])
@@ -46,9 +56,10 @@ def open_store(database: Mapping[str, Any]) -> Store:
             "host": database.get("HOST") or options.get("host"), "port": database.get("PORT"),
         }  # fmt: skip
         conninfo = {name: value for name, value in named.items() if value}
-        return PostgresStore(conninfo | {name: options[name] for name in _PASSED_ON if name in options})
+        conninfo |= {name: options[name] for name in _PASSED_ON if name in options}
+        return PostgresStore(conninfo, _books)
     if "sqlite" in engine:
-        return SqliteStore(str(database["NAME"]))
+        return SqliteStore(str(database["NAME"]), _books)
     raise ImproperlyConfigured(f"metering needs PostgreSQL or SQLite, not {engine}")
 
 

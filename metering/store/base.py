@@ -50,7 +50,7 @@ class Lane(Protocol):
     async def hold(
         self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
     ) -> set[UUID]:
-        """Write holds; the ids of those admitted. A hold whose key stands for another payload is not."""
+        """Write holds; the ids of those admitted, whom nobody need ask again. A hold whose key stands for another payload is not."""
 
     async def conflicting(self, rows: Sequence[HoldRow]) -> set[UUID]:
         """The ids of those holds whose key stands for another payload."""
@@ -70,7 +70,7 @@ class Lane(Protocol):
         events that are now as the amendment says; the others were corrected by somebody else meanwhile. May be repeated."""
 
     async def release(self, rows: Sequence[HoldRow]) -> None:
-        """Delete holds of calls that never went out. May be repeated."""
+        """Delete holds of calls that never went out, and free what they reserved. May be repeated."""
 
     async def held(self, ids: Sequence[tuple[UUID, UUID]]) -> set[UUID]:
         """Which of these holds, given as (customer id, hold id), exist."""
@@ -89,7 +89,9 @@ class Lane(Protocol):
 
 
 class Store(Protocol):
-    """A database that takes holds and events."""
+    """A database that takes holds and events. `books`: what moves balances where no gate is asked; None where there are none."""
+
+    books: Contribution | None
 
     async def open_lane(self, name: str) -> Lane:
         """A new connection. Raises Unavailable."""

@@ -23,6 +23,8 @@ DailyKey = tuple[Any, ...]
 class MemoryStore:
     """Tables as dictionaries. Contributions of a gate are SQL and cannot run here: a gate that has one is refused."""
 
+    books: Contribution | None = None
+
     def __init__(self) -> None:
         self.holds: dict[UUID, HoldRow] = {}
         self.events: dict[UUID, EventRow] = {}

@@ -121,7 +121,7 @@ locked as materialized (
     select h.customer_id, h.id from usage_holds h join r on h.customer_id = r.customer_id and h.id = r.hold_id
     where exists (select 1 from w) order by h.customer_id, h.id for update of h),
 ended as (delete from usage_holds h using locked l where h.customer_id = l.customer_id and h.id = l.id
-    returning h.customer_id, h.id, h.amount),
+    returning h.customer_id, h.id, h.amount, h.currency),
 {booked(_EVENT_FIELDS) if keyed else ""}
 events as (insert into usage_events ({EVENT_LIST})
     select {", ".join(f"{b}.{name}" for name in EVENT_COLUMNS)} from {ended}
@@ -144,8 +144,9 @@ def _listed(b: str, ended: str) -> str:
 def _balances(ctes: str | None, b: str, ended: str) -> str:
     if ctes is None:
         return ""
-    return f""", booked as materialized (select {b}.customer_id, sum(d.amount) as held, sum(coalesce({b}.charge_total, 0)) as charge
-    from {ended} where (select count(*) from rolled) > 0 group by {b}.customer_id), {ctes}"""
+    return f""", booked as materialized (select {b}.customer_id, d.currency, sum(d.amount) as held,
+        sum(coalesce({b}.charge_total, 0)) as charge, (array_agg({b}.posting_id))[1] as posting_id, max({b}.created_at) as at
+    from {ended} where (select count(*) from rolled) > 0 group by {b}.customer_id, d.currency), {ctes}"""
 
 
 _STATE = tuple(name for name in Amendment.__struct_fields__ if name not in {"corrections", "key"})
@@ -156,7 +157,7 @@ _CORRECTED = f"returning {CORRECTION_LIST}"
 
 
 @cache
-def _amend_sql(keyed: bool) -> str:
+def _amend_sql(keyed: bool, ctes: str | None) -> str:
     return f"""
 with s as materialized (select * from json_to_recordset(%(rows)s::json) as x(steps integer, {_record(_STATE)})),
 c as materialized (select * from json_to_recordset(%(corrections)s::json) as x(step integer, {_record(CORRECTION_COLUMNS)})),
@@ -185,8 +186,18 @@ rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_
     select {DAILY_KEY_LIST}, min(currency), {", ".join(f"sum({name})" for name in DAILY_SUMS)}
     from (select * from firsts union all select * from seconds) as written
     where (select count(*) from closed) + (select count(*) from opened) >= 0
-    group by {DAILY_KEY_LIST} order by {DAILY_KEY_LIST} {_DAILY_UPSERT})
+    group by {DAILY_KEY_LIST} order by {DAILY_KEY_LIST} {_DAILY_UPSERT} returning 1)
+{_moved_charges(ctes)}
 select event_id from done"""
+
+
+def _moved_charges(ctes: str | None) -> str:
+    if ctes is None:
+        return ""
+    return f""", booked as materialized (select customer_id, currency, 0::numeric as held, sum(charge_total) as charge,
+        (array_agg(id order by id))[1] as posting_id, max(created_at) as at
+    from (select * from firsts union all select * from seconds) as written
+    where (select count(*) from rolled) >= 0 group by customer_id, currency), {ctes}"""
 
 
 # The swept event of a call is found by the hold's id, which it carries as execution_id, among those made since the hold was.
@@ -202,14 +213,43 @@ from json_to_recordset(%(rows)s::json) as r({_EVENT_RECORD})
 join usage_events e on e.customer_id = r.customer_id and e.created_at = r.created_at and e.id = r.id"""
 _PAIRS = "select * from json_to_recordset(%(rows)s::json) as x(customer_id uuid, id uuid)"
 _HELD = f"select h.id from usage_holds h join ({_PAIRS}) p using (customer_id, id)"
-_RELEASE = f"delete from usage_holds h using ({_PAIRS}) p where h.customer_id = p.customer_id and h.id = p.id"
+
+
+@cache
+def _release_sql(ctes: str | None) -> str:
+    """Ends holds, together with what they reserved."""
+    return f"""
+with locked as materialized (select h.customer_id, h.id from usage_holds h join ({_PAIRS}) p using (customer_id, id)
+    order by h.customer_id, h.id for update of h),
+ended as (delete from usage_holds h using locked l where h.customer_id = l.customer_id and h.id = l.id
+    returning h.customer_id, h.currency, h.amount)
+{_freed(ctes)}
+select count(*) from ended"""
+
+
+@cache
+def _quarantine_sql(ctes: str | None) -> str:
+    return f"""
+with ended as (delete from usage_holds where customer_id = %(customer)s and id = %(hold)s returning customer_id, currency, amount),
+kept as (insert into usage_quarantine (id, customer_id, created_at, kind, reason, row)
+    values (%(id)s, %(customer)s, now(), %(kind)s, %(reason)s, %(row)s) on conflict (id) do nothing)
+{_freed(ctes)}
+select count(*) from ended"""
+
+
+def _freed(ctes: str | None) -> str:
+    if ctes is None:
+        return ""
+    return f""", booked as materialized (select customer_id, currency, sum(amount) as held, 0::numeric as charge,
+        null::uuid as posting_id, now() as at from ended group by customer_id, currency), {ctes}"""
 
 
 class PostgresLane:
-    """One autocommit connection of asyncio psycopg."""
+    """One autocommit connection of asyncio psycopg. `books`: see PostgresStore."""
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    def __init__(self, connection: psycopg.AsyncConnection[Any], books: Contribution | None = None) -> None:
         self._connection = connection
+        self._books = books.ctes if books else None
 
     async def hold(
         self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
@@ -259,7 +299,7 @@ class PostgresLane:
             if one.key is not None
         ]
         parameters = {"rows": states, "corrections": corrections, "keys": keys}
-        return await self._ids(_amend_sql(bool(keys)), parameters)
+        return await self._ids(_amend_sql(bool(keys), self._books), parameters)
 
     async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
         return await self._booked(_SETTLED, {"rows": rows}, rows)
@@ -268,7 +308,8 @@ class PostgresLane:
         return await self._ids(CONFLICTING, {"rows": rows})
 
     async def release(self, rows: Sequence[HoldRow]) -> None:
-        await self._run(_RELEASE, {"rows": [{"customer_id": row.customer_id, "id": row.id} for row in rows]})
+        pairs = [{"customer_id": row.customer_id, "id": row.id} for row in rows]
+        await self._run(_release_sql(self._books), {"rows": pairs})
 
     async def held(self, ids: Sequence[tuple[UUID, UUID]]) -> set[UUID]:
         pairs = [{"customer_id": customer, "id": hold} for customer, hold in ids]
@@ -277,9 +318,7 @@ class PostgresLane:
     async def quarantine(self, row: EventRow | HoldRow, reason: str) -> None:
         hold_id = row.hold_id if isinstance(row, EventRow) else row.id
         await self._run(
-            """with ended as (delete from usage_holds where customer_id = %(customer)s and id = %(hold)s)
-            insert into usage_quarantine (id, customer_id, created_at, kind, reason, row)
-            values (%(id)s, %(customer)s, now(), %(kind)s, %(reason)s, %(row)s) on conflict (id) do nothing""",
+            _quarantine_sql(self._books),
             {
                 "customer": row.customer_id, "hold": hold_id, "id": row.id, "reason": reason[:500],
                 "kind": "event" if isinstance(row, EventRow) else "hold", "row": quarantine_text(row),
@@ -368,9 +407,11 @@ def translated(error: Exception) -> StoreError:
 
 
 class PostgresStore:
-    """Opens lanes to one PostgreSQL database. `conninfo` is what psycopg's connect takes."""
+    """Opens lanes to one PostgreSQL database. `conninfo` is what psycopg's connect takes; `books` is what moves balances
+    where no gate is asked: when a hold is released or swept, a row put away, a charge corrected."""
 
-    def __init__(self, conninfo: dict[str, Any]) -> None:
+    def __init__(self, conninfo: dict[str, Any], books: Contribution | None = None) -> None:
+        self.books = books
         options = " ".join(f"-c {name}={value}" for name, value in SESSION.items())
         given = conninfo.get("options", "")
         self._conninfo = {**NETWORK, **conninfo, "options": f"{given} {options}".strip()}
@@ -390,7 +431,7 @@ class PostgresStore:
                 )
         except Exception as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
-        return PostgresLane(connection)
+        return PostgresLane(connection, self.books)
 
     def beat(self, writers: Iterable[UUID]) -> None:
         self._sync("update usage_writers set beat = beat + 1 where id = any(%s)", [list(writers)])

@@ -70,6 +70,9 @@ _INSERT_EVENT = (
 )
 _INSERT_HOLD = f"insert into usage_holds ({HOLD_LIST}, writer_id) values ({', '.join(':' + name for name in HOLD_COLUMNS)}, :writer)"
 _LIST_UNPRICED = f"insert into usage_unpriced ({UNPRICED_LIST}) values ({unpriced_values(':')})"
+_HELD = (
+    "select amount, currency, created_at from usage_holds where id = :hold_id and customer_id = :customer_id"
+)
 _END_HOLD = "delete from usage_holds where id = :hold_id and customer_id = :customer_id"
 # A sum of integers beyond 64 bits turns into a binary fraction without a word: then nothing is changed, which is noticed.
 _FITS = " and ".join(f"typeof(t.{name} + excluded.{name}) = 'integer'" for name in DAILY_SUMS)
@@ -191,8 +194,8 @@ def _work(tasks: "SimpleQueue[_Task | None]") -> None:
 class SqliteLane:
     """One connection, used by one thread."""
 
-    def __init__(self, database: str, name: str) -> None:
-        self._database = database
+    def __init__(self, database: str, name: str, books: Contribution | None = None) -> None:
+        self._database, self._books = database, books
         self._thread = LaneThread(f"tollgate-{name}")
         self._connection: sqlite3.Connection | None = None
         self._turnstile = Turnstile(database)
@@ -211,7 +214,9 @@ class SqliteLane:
         return _told(await self._run(lambda db: self._correct(db, rows)), rows)
 
     async def amend(self, amendments: Sequence[Amendment]) -> set[UUID]:
-        return await self._run(lambda db: {one.event_id for one in amendments if _amend(db, one)})
+        return await self._run(
+            lambda db: {one.event_id for one in amendments if _amend(db, one, self._books)}
+        )
 
     async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
         def act(db: sqlite3.Connection) -> Ended:
@@ -230,7 +235,7 @@ class SqliteLane:
     async def release(self, rows: Sequence[HoldRow]) -> None:
         def act(db: sqlite3.Connection) -> None:
             for row in rows:
-                db.execute(_END_HOLD, {"hold_id": row.id.hex, "customer_id": row.customer_id.hex})
+                _free(db, self._books, row.customer_id, row.id)
 
         await self._run(act)
 
@@ -249,7 +254,7 @@ class SqliteLane:
         kind = "event" if isinstance(row, EventRow) else "hold"
 
         def act(db: sqlite3.Connection) -> None:
-            db.execute(_END_HOLD, {"hold_id": hold_id.hex, "customer_id": row.customer_id.hex})
+            _free(db, self._books, row.customer_id, hold_id)
             db.execute(
                 "insert into usage_quarantine (id, customer_id, created_at, kind, reason, row) values (?, ?, ?, ?, ?, ?) on conflict (id) do nothing",
                 [
@@ -340,13 +345,10 @@ class SqliteLane:
         ended: Ended = {}
         for row in sorted(rows, key=lambda row: (row.customer_id, row.hold_id)):
             parameters = parameters_of(row)
-            if contribution is not None:
-                found = db.execute(
-                    "select amount from usage_holds where id = :hold_id", parameters
-                ).fetchone()
-                parameters["held"] = found[0] if found else 0
-            if db.execute(_END_HOLD, parameters).rowcount != 1:
+            hold = db.execute(_HELD, parameters).fetchone()
+            if hold is None:
                 continue
+            db.execute(_END_HOLD, parameters)
             booking = None
             if row.claim is not None:
                 move, booking = claims.move_of(row, sqlite_claims.standing_of(db, row), row.id)
@@ -356,8 +358,14 @@ class SqliteLane:
             if row.missing is not None:
                 db.execute(_LIST_UNPRICED, parameters)
             _roll(db, _roll_event(), parameters)
-            for statement in contribution.row_statements if contribution else ():
-                db.execute(statement, parameters)
+            _book(
+                db,
+                contribution,
+                parameters
+                | {"currency": hold[1], "posting_id": parameters["posting_id"] or parameters["id"]},
+                entry_id=parameters["id"],
+                held=hold[0],
+            )
             ended[row.hold_id] = booking
         return ended
 
@@ -381,7 +389,7 @@ class SqliteLane:
                     move,
                 )
                 if amendment is not None:
-                    _amend(db, amendment)
+                    _amend(db, amendment, self._books)
                 accounted[row.hold_id] = booking if amendment is not None else None
         return accounted
 
@@ -396,7 +404,7 @@ def _told(ended: Ended, rows: Sequence[EventRow]) -> set[UUID]:
     return set(ended)
 
 
-def _amend(db: sqlite3.Connection, amendment: Amendment) -> bool:
+def _amend(db: sqlite3.Connection, amendment: Amendment, books: Contribution | None) -> bool:
     """Write one amendment; False where somebody else has corrected the event since it was read."""
     state = {
         name: adapted(getattr(amendment, name))
@@ -412,6 +420,7 @@ def _amend(db: sqlite3.Connection, amendment: Amendment) -> bool:
         if db.execute(_INSERT_CORRECTION, line).rowcount != 1:
             return False  # only ever the first one: who took the second had taken the first
         _roll(db, _ROLL_CORRECTION, line)
+        _book(db, books, line | {"posting_id": line["id"]}, entry_id=line["id"], held=0)
     sqlite_claims.move(db, amendment.customer_id, amendment.key)
     db.execute(_CLOSE_UNPRICED if amendment.missing is None else _REOPEN_UNPRICED, state)
     return True
@@ -423,7 +432,40 @@ def _roll(db: sqlite3.Connection, upsert: str, parameters: dict[str, Any]) -> No
         raise AmountTooLarge("a sum of daily usage is beyond what SQLite holds exactly")
 
 
+def _free(db: sqlite3.Connection, books: Contribution | None, customer_id: UUID, hold_id: UUID) -> None:
+    """End a hold that no event ends, together with what it reserved."""
+    ids = {"hold_id": hold_id.hex, "customer_id": customer_id.hex}
+    hold = db.execute(_HELD, ids).fetchone()
+    if hold is None:
+        return
+    db.execute(_END_HOLD, ids)
+    amount, currency, created_at = hold
+    freed = {
+        "customer_id": customer_id.hex,
+        "currency": currency,
+        "created_at": created_at,
+        "charge_total": 0,
+    }
+    _book(db, books, freed | {"posting_id": hold_id.hex}, entry_id=hold_id.hex, held=amount)
+
+
+def _book(
+    db: sqlite3.Connection, books: Contribution | None, row: dict[str, Any], *, entry_id: str, held: int
+) -> None:
+    """Move the balance by what a row of `booked` says."""
+    if books is None:
+        return
+    booked = {
+        "customer_id": row["customer_id"], "currency": row["currency"], "held": held, "charge": row["charge_total"] or 0,
+        "posting_id": row["posting_id"], "at": row["created_at"], "entry_id": entry_id,
+    }  # fmt: skip
+    for statement in books.row_statements:
+        db.execute(statement, booked)
+
+
 def _admits(db: sqlite3.Connection, contribution: Contribution, parameters: dict[str, Any]) -> bool:
+    if parameters["amount"] == 0:
+        return True
     first, *rest = contribution.row_statements
     if db.execute(first, parameters).rowcount != 1:
         return False
@@ -487,10 +529,10 @@ def translated(error: Exception) -> StoreError:
 
 
 class SqliteStore:
-    """Opens lanes to one SQLite file."""
+    """Opens lanes to one SQLite file. `books`: see PostgresStore."""
 
-    def __init__(self, database: str) -> None:
-        self._database = database
+    def __init__(self, database: str, books: Contribution | None = None) -> None:
+        self._database, self.books = database, books
         self._inherited: list[sqlite3.Connection | None] = []
         self._start()
 
@@ -502,7 +544,7 @@ class SqliteStore:
         self._closing = False
 
     async def open_lane(self, name: str) -> SqliteLane:
-        return SqliteLane(self._database, name)
+        return SqliteLane(self._database, name, self.books)
 
     def beat(self, writers: Iterable[UUID]) -> None:
         self._mark(writers, "update usage_writers set beat = beat + 1 where id = ?")

@@ -14,7 +14,7 @@ class LossyStore:
     each batch had that was sent."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store, self.books = store, store.books
         self.lose_answers = self.lose_requests = self.lock = self.lock_corrections = 0
         self.lanes_opened = 0
         self.batches: list[int] = []

@@ -391,11 +391,11 @@ class PurseGate(OpenGate):
 
     TABLE = "create table purse (customer_id {uuid} primary key, free {number} not null check (free >= 0))"
     HOLD = Contribution(
-        ctes="""sums as (select customer_id, sum(amount) as x from asked group by customer_id),
-            lk as materialized (select customer_id from purse where customer_id in (select customer_id from sums) order by 1 for update),
-            u as (update purse p set free = p.free - s.x from sums s join lk using (customer_id)
-                where p.customer_id = s.customer_id and p.free >= s.x returning p.customer_id),
-            admitted as (select a.customer_id, a.id from asked a join u using (customer_id))""",
+        ctes="""sums as (select customer_id, id, sum(amount) over (partition by customer_id order by amount, id) as x from asked),
+            lk as materialized (select customer_id, free from purse where customer_id in (select customer_id from sums) order by 1 for update),
+            admitted as materialized (select s.customer_id, s.id, s.x from sums s join lk using (customer_id) where s.x <= lk.free),
+            u as (update purse p set free = p.free - s.x from (select customer_id, max(x) as x from admitted group by 1) s
+                where p.customer_id = s.customer_id)""",
         row_statements=(
             "update purse set free = free - :amount where customer_id = :customer_id and free >= :amount",
         ),
@@ -404,9 +404,7 @@ class PurseGate(OpenGate):
         ctes="""lk as materialized (select customer_id from purse where customer_id in (select customer_id from booked) order by 1 for update),
             back as (update purse p set free = p.free + b.held - b.charge from booked b join lk using (customer_id)
                 where p.customer_id = b.customer_id)""",
-        row_statements=(
-            "update purse set free = free + :held - coalesce(:charge_total, 0) where customer_id = :customer_id",
-        ),
+        row_statements=("update purse set free = free + :held - :charge where customer_id = :customer_id",),
     )
 
     def hold(self, batch: Sequence[HoldRow]) -> Contribution | None:
