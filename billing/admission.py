@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from billing import keys, periods
+from billing import keys, ledger_sql, periods
 from metering.gate import Account, Contribution, Headers
 from metering.problem import Refusal, customer_suspended, invalid_api_key, metering_unavailable
 from metering.rows import EventRow, HoldRow
@@ -93,12 +93,15 @@ class BillingGate:
         return metering_unavailable() if entry is None else self._answer(digest, entry, at)
 
     def hold(self, batch: Sequence[HoldRow]) -> Contribution | None:
-        """Nothing: no plan has a hard limit yet."""
-        return None
+        """Reserve what the calls may cost from their customers' credits; nothing where no call reserves anything."""
+        return ledger_sql.HOLD if any(row.amount for row in batch) else None
 
     def settle(self, batch: Sequence[EventRow]) -> Contribution | None:
-        """Nothing: no balance moves yet."""
-        return None
+        """Free what the calls had reserved, and charge what they came to. Names the posting on the events."""
+        postings: dict[UUID, UUID] = {}
+        for row in batch:
+            row.posting_id = postings.setdefault(row.customer_id, row.id)
+        return ledger_sql.BOOKS
 
     def _answer(self, digest: str, entry: "_Entry", at: datetime) -> Account | Refusal:
         if self._monotonic() - entry.read_at > max(STALE_S, self._max_stale_s):

@@ -8,3 +8,10 @@ class BillingConfig(AppConfig):
     label = "tollgate_billing"
     verbose_name = "Billing"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Have balances move wherever metering ends a hold or corrects a charge."""
+        from billing.ledger_sql import BOOKS
+        from metering.wiring import keep_books
+
+        keep_books(BOOKS)

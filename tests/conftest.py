@@ -34,6 +34,17 @@ def _real_time() -> Iterator[None]:
         clock.set_offset(timedelta(0))
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """The test database. SQLite empties a table by deleting its rows, which the ledger's own trigger refuses."""
+    from django.db import connection
+
+    with django_db_blocker.unblock():
+        if connection.vendor == "sqlite":
+            with connection.cursor() as cursor:
+                cursor.execute("drop trigger billing_entries_stay")
+
+
 @pytest.fixture
 def redis_url() -> str:
     """A real Redis in both legs; the tests may empty it."""

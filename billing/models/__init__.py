@@ -2,5 +2,16 @@
 
 from billing.models.access import ApiKey, OperatorToken
 from billing.models.customer import Customer, Membership
+from billing.models.ledger import Account, Balance, Entry, Grant, GrantUse
 
-__all__ = ["ApiKey", "Customer", "Membership", "OperatorToken"]
+__all__ = [
+    "Account",
+    "ApiKey",
+    "Balance",
+    "Customer",
+    "Entry",
+    "Grant",
+    "GrantUse",
+    "Membership",
+    "OperatorToken",
+]
