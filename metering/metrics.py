@@ -1,8 +1,9 @@
 """Counters of the data plane, in the process's default registry. Names are fixed in the documentation."""
 
-from collections import Counter as Counter_, defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
+from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -35,6 +36,30 @@ commit_batch_size = Histogram(
 )
 
 
+class _Series(NamedTuple):
+    """The series that events of one kind add to."""
+
+    events: Counter
+    units: Counter
+    tokens_input: Counter
+    tokens_output: Counter
+    cost: Counter
+    charge: Counter
+
+
+@lru_cache(4096)
+def _series_of(feature: str, plan: str, status: str, provider: str, model: str, currency: str) -> _Series:
+    """Looking a series up by its labels costs more than adding to it."""
+    return _Series(
+        usage_events.labels(feature, plan, status),
+        usage_units.labels(feature, plan),
+        tokens.labels(provider, model, "input"),
+        tokens.labels(provider, model, "output"),
+        cost.labels(currency),
+        charge.labels(currency),
+    )
+
+
 def observe_settled(rows: Sequence[EventRow], card: RateCard) -> None:
     """Count a batch that was committed. Exact sums are in the database; these are for watching.
 
@@ -44,33 +69,27 @@ def observe_settled(rows: Sequence[EventRow], card: RateCard) -> None:
     if not rows:
         return
     commit_batch_size.observe(len(rows))
-    events: Counter_[tuple[str, str, str]] = Counter_()
-    units: defaultdict[tuple[str, str], Decimal] = defaultdict(Decimal)
-    counted: Counter_[tuple[str, str, str]] = Counter_()
-    costs: defaultdict[str, Decimal] = defaultdict(Decimal)
-    charges: defaultdict[str, Decimal] = defaultdict(Decimal)
+    kinds: dict[tuple[str, ...], list[EventRow]] = {}
     for row in rows:
-        events[row.feature, row.plan, row.status] += 1
-        units[row.feature, row.plan] += row.quantity
-        counted[row.provider, row.model, "input"] += row.tokens_input or 0
-        counted[row.provider, row.model, "output"] += row.tokens_output or 0
-        costs[row.currency] += row.cost_total or 0
-        charges[row.currency] += row.charge_total or 0
-    for labels, number in events.items():
-        usage_events.labels(*labels).inc(number)
-    for labels_of_units, quantity in units.items():
-        usage_units.labels(*labels_of_units).inc(_approximate(quantity))
-    for (provider, model, kind), number in counted.items():
-        tokens.labels(provider, card.listed_name(provider, model) or OTHER, kind).inc(number)
-    for currency, amount in costs.items():
-        cost.labels(currency).inc(_approximate(amount))
-    for currency, amount in charges.items():
-        charge.labels(currency).inc(_approximate(amount))
-    estimated_events.inc(sum(row.usage_source in ("estimated", "reported_partial") for row in rows))
-    inconsistent_events.inc(sum(row.consistency == "inconsistent" for row in rows))
-    unpriced_events_seen.inc(sum(row.pricing_status in ("unpriced", "partial") for row in rows))
+        kind = (row.feature, row.plan, row.status, row.provider, row.model, row.currency)
+        kinds.setdefault(kind, []).append(row)
+    for (feature, plan, status, provider, model, currency), alike in kinds.items():
+        listed = card.listed_name(provider, model) or OTHER
+        _count(_series_of(feature, plan, status, provider, listed, currency), alike)
+    estimated_events.inc(sum([row.usage_source in ("estimated", "reported_partial") for row in rows]))
+    inconsistent_events.inc(sum([row.consistency == "inconsistent" for row in rows]))
+    unpriced_events_seen.inc(sum([row.pricing_status in ("unpriced", "partial") for row in rows]))
 
 
-def _approximate(amount: Decimal) -> float:
+def _count(series: _Series, rows: Sequence[EventRow]) -> None:
+    series.events.inc(len(rows))
+    series.units.inc(_approximate(sum([row.quantity for row in rows])))
+    series.tokens_input.inc(sum([row.tokens_input or 0 for row in rows]))
+    series.tokens_output.inc(sum([row.tokens_output or 0 for row in rows]))
+    series.cost.inc(_approximate(sum([row.cost_total or 0 for row in rows])))
+    series.charge.inc(_approximate(sum([row.charge_total or 0 for row in rows])))
+
+
+def _approximate(amount: Decimal | int) -> float:
     # Prometheus counts in binary floating point; a metric is for watching, the books are in the database.
     return max(0, int(amount * _MICRO)) / _MICRO
