@@ -1,5 +1,8 @@
 """Which tap reads an answer: told by its content type, and by its first bytes where the type says too little or lies."""
 
+from collections.abc import Callable
+from functools import partial
+
 from metering.estimate import RequestFacts
 from metering.extract import StreamReader, WireFormat
 from metering.extract.by_content import reader_by_content
@@ -63,9 +66,9 @@ def open_tap(
     elif kind == AWS_TYPE:
         tap = taps.frames(AwsFraming(message_max=body_max))
     elif kind in ("", "application/json") or kind.endswith("+json"):
-        tap = FirstBytesTap(taps, otherwise=taps.body())
+        tap = FirstBytesTap(taps, otherwise=taps.body)
     elif fmt.name in _STREAMS_OF:
-        tap = FirstBytesTap(taps, otherwise=taps.blind(kind))
+        tap = FirstBytesTap(taps, otherwise=partial(taps.blind, kind))
     else:
         return taps.blind(kind)
     return tap if encoding in ("", "identity") else InflatingTap(tap)
@@ -93,7 +96,7 @@ class Taps:
         return reader_by_content(reader, self.fmt, self._facts, self._provider, event, data)
 
     def _reread(self, body: bytes) -> Tap:
-        tap = FirstBytesTap(self, otherwise=self.body())
+        tap = FirstBytesTap(self, otherwise=self.body)
         tap.feed(body)
         return tap
 
@@ -119,7 +122,7 @@ class Taps:
     def blind(self, kind: str) -> Tap:
         return BlindTap(self.fmt, self._facts, self._provider, f"content-type {kind} carries no usage")
 
-    def by_first_bytes(self, head: bytes, otherwise: Tap) -> Tap | None:
+    def by_first_bytes(self, head: bytes, otherwise: Callable[[], Tap]) -> Tap | None:
         """The tap for an answer that begins with `head`; None while that is too short to say."""
         streams = _STREAMS_OF.get(self.fmt.name)
         if streams == "aws" and head.startswith(b"\0"):  # no message has 16 MB
@@ -133,7 +136,7 @@ class Taps:
             return self.events()
         if not text or any(field.startswith(text) for field in EVENT_FIELDS):
             return None
-        return otherwise
+        return otherwise()
 
     def _lines_or_body(self, text: bytes) -> Tap | None:
         """Lines, if the first one is a document of its own."""
@@ -148,7 +151,7 @@ class FirstBytesTap:
 
     __slots__ = ("_chosen", "_head", "_otherwise", "_taps")
 
-    def __init__(self, taps: Taps, *, otherwise: Tap) -> None:
+    def __init__(self, taps: Taps, *, otherwise: Callable[[], Tap]) -> None:
         self._taps, self._otherwise = taps, otherwise
         self._head = b""
         self._chosen: Tap | None = None
@@ -167,7 +170,7 @@ class FirstBytesTap:
 
     def finish(self, complete: bool) -> Usage:
         if self._chosen is None:
-            self._chosen = self._otherwise
+            self._chosen = self._otherwise()
             self._chosen.feed(self._head)
         return self._chosen.finish(complete)
 
