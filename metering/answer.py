@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from metering.call import Call, usage_headers
+from metering.ids import text_of
 from metering.meter import Meter, Settlement
 from metering.rows import EventRow, Status
 from metering.tap import Tap, open_tap
@@ -195,7 +196,7 @@ class MeteredResponse:
         headers = [
             *start.get("headers", ()),
             (b"x-request-id", call.request_id.encode()),
-            (b"x-usage-event", str(row.id if row is not None else call.id).encode()),
+            (b"x-usage-event", text_of(row.id if row is not None else call.id).encode()),
         ]
         if row is not None:
             headers += usage_headers(row, shows_cost=call.account.shows_cost)

@@ -33,7 +33,7 @@ from metering.context import Terms, context_of
 from metering.estimate import RequestFacts
 from metering.extract import provider_of
 from metering.gate import Account
-from metering.ids import instant_of, uuid7
+from metering.ids import instant_of, text_of, uuid7
 from metering.policy import WhoPays, asked_for, outcome_of, terms_for
 from metering.rated import ONE, ZERO, rate_event
 from metering.routes import Route
@@ -98,15 +98,16 @@ class Call(msgspec.Struct, gc=True):
             elif outcome in ("unanswered", "cut"):
                 usage = asked_for(self.facts, usage.provider)
         rated = rate_event(card, usage, terms, at=self.at, currency=account.currency)
+        tokens_input, tokens_output, tokens_total = usage.tokens()
         row = EventRow(
             customer_id=account.customer_id, id=uuid7(now), hold_id=self.id, hold_at=instant_of(self.id),
             created_at=now, occurred_at=self.at, period_start=account.period_start, day=self.at.astimezone(UTC).date(),
             feature=usage.feature or self.route.feature,
             quantity=self._quantity(usage, counts), status=status, usage_source=usage.source, pricing_status=rated.pricing_status,
             plan=account.plan, api_key_id=account.api_key_id, api_key_hash=account.api_key_hash, user_id=self.user_id,
-            execution_id=usage.execution_id or str(self.id), task_type=usage.task_type or self.facts.task_type or "",
+            execution_id=usage.execution_id or text_of(self.id), task_type=usage.task_type or self.facts.task_type or "",
             endpoint=self.endpoint, method=self.method,
-            tokens_input=usage.tokens_input, tokens_output=usage.tokens_output, tokens_total=usage.tokens_total,
+            tokens_input=tokens_input, tokens_output=tokens_output, tokens_total=tokens_total,
             buckets=usage.buckets, provider=usage.provider, model=usage.model, model_requested=usage.model_requested or "",
             model_cost_input=rated.model_cost_input, model_cost_output=rated.model_cost_output,
             cost_input=rated.cost_input, cost_output=rated.cost_output, cost_total=rated.cost_total,

@@ -75,10 +75,14 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     @property
     def tokens_total(self) -> int | None:
         """Tokens of both sides; None when either is unknown."""
+        return self.tokens()[2]
+
+    def tokens(self) -> tuple[int | None, int | None, int | None]:
+        """All tokens read, all written, and both together; each None when it is unknown. Counted once for all three."""
         tokens_input, tokens_output = self.tokens_input, self.tokens_output
         if tokens_input is None or tokens_output is None:
-            return None
-        return tokens_input + tokens_output
+            return tokens_input, tokens_output, None
+        return tokens_input, tokens_output, tokens_input + tokens_output
 
 
 def tokens_of(buckets: Mapping[str, Quantity], side: Literal["in_", "out_"]) -> int:
