@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from metering.call import Call, usage_headers
+from metering.deadline import Deadline
 from metering.ids import text_of
 from metering.meter import Meter, Settlement
 from metering.rows import EventRow, Status
@@ -53,18 +54,18 @@ class MeteredResponse:
         self._settlement: Settlement | None = None
         self._client_gone = self._draining = False
         self._watch: asyncio.Task[None] | None = None
-        self._deadline: asyncio.Timeout | None = None
+        self._deadline: Deadline | None = None
 
     async def run(self, app: ASGIApp, scope: Any) -> None:
         """Run the application to its end, and settle whatever came of it."""
         status: Status = "ok"
         try:
-            async with asyncio.timeout(None) as self._deadline:
+            with Deadline() as self._deadline:
                 await app(scope, self.receive, self.send)
             status = "client_disconnected" if self._client_gone else "interrupted"  # where no end was seen
         except TimeoutError:
             status = "client_disconnected" if self._client_gone else "timeout"
-            if not self._deadline or not self._deadline.expired():
+            if not self._deadline or not self._deadline.expired:
                 status = "error"
                 raise
         except asyncio.CancelledError:
@@ -232,7 +233,7 @@ class MeteredResponse:
     def _limit(self, seconds: float) -> None:
         """Let the application run for so long at the most."""
         if self._deadline is not None:
-            self._deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+            self._deadline.limit(seconds)
 
     def _elapsed_ms(self) -> int:
         return int((time.perf_counter() - self._began) * 1000)
