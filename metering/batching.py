@@ -13,7 +13,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 from metering.rows import EventRow, HoldRow
@@ -31,12 +31,22 @@ BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 Row = TypeVar("Row", HoldRow, EventRow)
 
 
+class Answer(Protocol):
+    """What a call waits for: a future, or what can be told like one."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: bool, /) -> None: ...
+
+    def set_exception(self, exception: Exception, /) -> None: ...
+
+
 class Waiting(Generic[Row]):
     """A row in the queue, the answer that its call waits for, and until when it waits (the loop's clock)."""
 
     __slots__ = ("answer", "row", "until")
 
-    def __init__(self, row: Row, answer: "asyncio.Future[bool]", until: float) -> None:
+    def __init__(self, row: Row, answer: Answer, until: float) -> None:
         self.row: Row = row
         self.answer, self.until = answer, until
 
@@ -95,13 +105,11 @@ class Phase(ABC, Generic[Row]):
         """Whether a row has to be written although nobody may be waiting for it any more."""
         return True
 
-    def add(self, row: Row) -> "asyncio.Future[bool]":
-        """Queue a row. The future resolves once it is durable, and raises TimeoutError when that takes too long; the row
-        goes its way whatever becomes of the future."""
-        answer: asyncio.Future[bool] = self._loop.create_future()
+    def add(self, row: Row, answer: Answer) -> None:
+        """Queue a row. The answer is told once it is durable, and a TimeoutError when that takes too long; the row goes its
+        way whatever becomes of the answer."""
         self.queue.append(Waiting(row, answer, self._loop.time() + self._deadline_s))
         self._wake.set()
-        return answer
 
     async def run(self) -> None:
         """Empty the queue until told to stop."""

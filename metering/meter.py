@@ -142,7 +142,9 @@ class Meter:
         far as there was one; `complete` when that was all of it."""
         row = self._event(call, tap, complete, status, status_code, latency_ms, execution_ms)
         call.ended = True
-        return Settlement(row, self.recorder.settle(row))
+        settlement = Settlement(row)
+        self.recorder.book(row, settlement)
+        return settlement
 
     def take_header(self, call: Call, value: str) -> None:
         """The application says the usage in a header of its answer, `X-Usage: {…}`. `record_usage` goes before it."""
@@ -244,19 +246,35 @@ def request_id_of(headers: dict[bytes, bytes], *, default: str) -> str:
 
 
 class Settlement:
-    """An event on its way to the database. Whoever waits may be cancelled; the event is not."""
+    """An event on its way to the database: the answer that the recorder tells. Several may wait for it, and each of them may
+    be cancelled, which takes it from none of the others; the event goes its way."""
 
-    def __init__(self, row: EventRow, commit: "asyncio.Future[bool]") -> None:
+    __slots__ = ("_began", "_is_done", "_waiters", "row")
+
+    def __init__(self, row: EventRow) -> None:
         self.row = row
-        self._commit = commit
         self._began = time.perf_counter()
+        self._is_done = False
+        self._waiters: list[asyncio.Future[None]] = []
 
     async def committed(self) -> EventRow:
         """Wait until the event is durable, or has kept its call waiting for too long."""
-        if not self._commit.done():
-            try:
-                await asyncio.shield(self._commit)  # another may wait for the same event
-            except TimeoutError:
-                log.error("event %s is not committed in time; it stays queued", self.row.id)
+        if not self._is_done:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
             metrics.settle_seconds.observe(time.perf_counter() - self._began)
         return self.row
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, result: bool, /) -> None:
+        self._is_done = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def set_exception(self, exception: Exception, /) -> None:
+        log.error("event %s is not committed in time: %s", self.row.id, str(exception) or "it stays queued")
+        self.set_result(False)

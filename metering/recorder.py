@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from metering.batching import BACKOFF_S, BATCH_MAX, Batch, Phase, Waiting, rows_of
+from metering.batching import BACKOFF_S, BATCH_MAX, Answer, Batch, Phase, Waiting, rows_of
 from metering.gate import Gate
 from metering.pulse import Pulse
 from metering.rows import EventRow, HoldRow
@@ -184,7 +184,8 @@ class Recorder:
             raise RecorderUnavailable("the recorder has stopped")
         if len(self._holds.queue) >= HOLDS_WAITING_MAX:
             raise RecorderUnavailable("too many calls are waiting to be recorded")
-        answer = self._holds.add(row)
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._holds.add(row, answer)
         try:
             return await answer
         except TimeoutError as error:
@@ -195,13 +196,18 @@ class Recorder:
             raise
 
     def settle(self, row: EventRow) -> "asyncio.Future[bool]":
-        """Queue an event, which also ends its hold. The future resolves once it is committed, or raises TimeoutError when
-        that takes too long to wait for; the row stays queued and is written as soon as the database takes it."""
+        """Queue an event, as `book` does. The future is the answer."""
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.book(row, answer)
+        return answer
+
+    def book(self, row: EventRow, answer: Answer) -> None:
+        """Queue an event, which also ends its hold. The answer is told once it is committed, or a TimeoutError when that takes
+        too long to wait for; the row stays queued and is written as soon as the database takes it."""
         if self._stopped or not self._is_running():
-            refused: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            refused.set_exception(TimeoutError("the recorder has stopped; the hold will be swept"))
-            return refused
-        return self._settles.add(row)
+            answer.set_exception(TimeoutError("the recorder has stopped; the hold will be swept"))
+        else:
+            self._settles.add(row, answer)
 
     async def release(self, row: HoldRow) -> None:
         """End the hold of a call that never went out, without an event. Waits until it is done; repeats until it is."""
