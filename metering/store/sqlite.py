@@ -323,7 +323,8 @@ class SqliteLane:
     ) -> set[UUID]:
         db.execute(_WRITER, {"writer": writer.hex, "seq": seq})
         admitted = set()
-        for row in sorted(rows, key=lambda row: (row.customer_id, row.id)):
+        # The smallest first, as on PostgreSQL: who is refused then would not have fitted before the others either.
+        for row in sorted(rows, key=lambda row: (row.customer_id, row.amount, row.id)):
             parameters = parameters_of(row)
             if row.claim is not None and not sqlite_claims.claim(db, row, parameters["created_at"]):
                 continue
