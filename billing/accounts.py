@@ -18,7 +18,7 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import Q
 
 from billing.admission import BillingGate, Snapshot
-from billing.models import ApiKey
+from billing.models import ApiKey, Balance
 from pricing import clock
 
 log = logging.getLogger("billing.accounts")
@@ -80,10 +80,12 @@ def build_gate() -> BillingGate:
 
 
 def _read(digest: str) -> tuple[Snapshot, bool] | None:
-    key = ApiKey.objects.select_related("customer").filter(sha256=digest, revoked_at=None).first()
+    keys = ApiKey.objects.select_related("customer__balance")
+    key = keys.filter(sha256=digest, revoked_at=None).first()
     if key is None:
         return None
     customer = key.customer
+    balance: Balance | None = getattr(customer, "balance", None)
     snapshot = Snapshot(
         customer_id=customer.pk,
         api_key_id=key.pk,
@@ -92,6 +94,7 @@ def _read(digest: str) -> tuple[Snapshot, bool] | None:
         currency=customer.currency,
         period_anchor=customer.period_anchor,
         blocks_unpriced=customer.blocks_unpriced,
+        hard_limit=balance is not None and balance.is_hard,
     )
     return snapshot, key.last_used_at is None or key.last_used_at < clock.now() - USED_NOTED_EVERY
 

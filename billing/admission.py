@@ -51,6 +51,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     period_interval: periods.Interval = "month"
     shows_cost: bool = True
     blocks_unpriced: bool = False
+    hard_limit: bool = False  # calls that the customer's credits do not cover are refused
 
 
 Load = Callable[[str], Awaitable[Snapshot | None]]
@@ -212,4 +213,5 @@ def _account(digest: str, snapshot: Snapshot, at: datetime) -> Account:
         period_end=period.end,
         shows_cost=snapshot.shows_cost,
         blocks_unpriced=snapshot.blocks_unpriced,
+        hard_limit=snapshot.hard_limit,
     )

@@ -69,6 +69,19 @@ def customer_of(request: Request, named: str = "") -> Customer:
     raise forbidden(f"{named!r} is not a customer of yours.")
 
 
+def operator_only(request: Request) -> None:
+    """Raise Refused unless the caller has an operator's token, or is a superuser who is logged in."""
+    if not isinstance(request.auth, OperatorToken) and not getattr(request.user, "is_superuser", False):
+        raise forbidden("This takes an operator's token.")
+
+
+def actor_of(request: Request) -> str:
+    """Who acts, for the records: the operator's token by its first characters, or the person."""
+    if isinstance(request.auth, OperatorToken):
+        return str(request.auth)[:150]
+    return str(request.user)[:150]
+
+
 def customers_of(user: Any) -> CustomerQuerySet:
     """The customers that a person belongs to."""
     return Customer.objects.filter(memberships__user_id=user.pk)

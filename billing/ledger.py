@@ -27,6 +27,7 @@ from metering.ids import uuid7
 from pricing.money import round_amount
 
 ZERO = Decimal(0)
+AMOUNT_BELOW = Decimal(10**12)
 
 
 class LedgerError(Exception):
@@ -46,7 +47,7 @@ class WrongCurrency(LedgerError):
 
 
 class BadAmount(LedgerError):
-    """An amount has to be positive and no finer than 12 decimal places."""
+    """An amount has to be positive, below a million million, and no finer than 12 decimal places."""
 
 
 def set_hard(customer: Customer, *, hard: bool) -> Balance:
@@ -86,25 +87,27 @@ def grant(
 
 
 def refund(
-    grant: Grant, amount: Decimal, *, key: str, at: datetime, reason: str, actor: str = ""
+    grant: Grant, amount: Decimal | None = None, *, key: str, at: datetime, reason: str, actor: str = ""
 ) -> tuple[Entry, bool]:
     """Take back what is left of a grant, or part of it: money returned, or a grant made in error.
 
     Raises EntryConflict, BadAmount, and NotCovered where less is left or calls in flight have reserved it.
     """
-    _check(amount)
+    if amount is not None:
+        _check(amount)
     with transaction.atomic():
         balance = _locked(grant.customer)
-        known = _known(balance, f"refund/{key}", amount, Account.REFUNDED)
+        known = _known(balance, f"refund/{grant.pk}/{key}", amount)
         if known is not None:
             return known, False
         _charge_grants(balance, at)
         grant.refresh_from_db()
-        if amount > grant.remaining:
+        amount = grant.remaining if amount is None else amount
+        if not 0 < amount <= grant.remaining:
             raise NotCovered(f"{grant.remaining.normalize():f} {grant.currency} is left of this grant.")
         return _take(
             balance, grant, amount, Entry.Kind.REFUND, Account.REFUNDED,
-            key=f"refund/{key}", at=at, reason=reason, actor=actor,
+            key=f"refund/{grant.pk}/{key}", at=at, reason=reason, actor=actor,
         ), True  # fmt: skip
 
 
@@ -115,7 +118,7 @@ def deduct(
     _check(amount)
     with transaction.atomic():
         balance = _locked(customer)
-        known = _known(balance, f"adjustment/{key}", amount, Account.ADJUSTMENT)
+        known = _known(balance, f"adjustment/{key}", amount)
         if known is not None:
             return known, False
         _charge_grants(balance, at)
@@ -257,11 +260,11 @@ def _enter(
     return entry
 
 
-def _known(balance: Balance, key: str, amount: Decimal, credit: Account) -> Entry | None:
-    """The entry of this key, if it was made before. Raises EntryConflict where that was another one."""
+def _known(balance: Balance, key: str, amount: Decimal | None) -> Entry | None:
+    """The entry of this key, if it was made before. Raises EntryConflict where that was of another amount (None: of any)."""
     known = Entry.objects.filter(customer_id=balance.customer_id, key=key).first()
-    if known is not None:
-        _same(key, {"amount": known.amount, "credit": known.credit}, {"amount": amount, "credit": credit})
+    if known is not None and amount is not None:
+        _same(key, {"amount": known.amount}, {"amount": amount})
     return known
 
 
@@ -272,5 +275,7 @@ def _same(key: str, there: dict[str, object], wanted: dict[str, object]) -> None
 
 
 def _check(amount: Decimal) -> None:
-    if not amount.is_finite() or amount <= 0 or amount != round_amount(amount):
-        raise BadAmount("An amount has to be positive and no finer than 12 decimal places.")
+    if not amount.is_finite() or not 0 < amount < AMOUNT_BELOW or amount != round_amount(amount):
+        raise BadAmount(
+            "An amount has to be positive, below a million million, and no finer than 12 decimal places."
+        )

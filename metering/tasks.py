@@ -14,7 +14,7 @@ from pricing.models import ONE_ROW, CatalogueVersion, ClockOffset
 
 log = logging.getLogger("metering.tasks")
 
-HOT_TABLES = ("usage_holds", "daily_usage", "usage_writers", "usage_unpriced")
+HOT_TABLES = ("usage_holds", "daily_usage", "usage_writers", "usage_unpriced", "billing_balances")
 DEAD_ROWS_MIN = 2_000
 
 

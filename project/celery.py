@@ -16,6 +16,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 SWEEP_S = 10
 VACUUM_S = 5
 RATE_UNPRICED_S = 30
+EXPIRE_CREDITS_S = 10
 
 
 def _every(task: str, seconds: int) -> dict[str, Any]:
@@ -32,8 +33,10 @@ app.autodiscover_tasks()
 app.conf.beat_schedule = {
     "sweep dead writers' holds": _every("metering.sweep", SWEEP_S),
     "rate what had no price": _every("metering.rate_unpriced", RATE_UNPRICED_S),
+    "expire credits": _every("billing.expire_credits", EXPIRE_CREDITS_S),
     "vacuum the hot tables": _every("metering.vacuum", VACUUM_S),
     "make partitions ahead": _at("metering.partitions", crontab(hour=0, minute=10)),
     "compare our rates with the price catalogues": _at("pricing.sync_prices", crontab(hour=3, minute=30)),
     "compare events with daily usage": _at("metering.check_rollups", crontab(minute=5)),
+    "add the ledger up again": _at("billing.check_ledger", crontab(minute=15)),
 }

@@ -1,0 +1,29 @@
+"""Jobs of billing. Each is a sweep over the state of the database: it may run twice at once, die anywhere, or lose its
+message; the next tick repeats what is left."""
+
+import logging
+
+from celery import shared_task
+
+from billing import ledger
+from billing.ledger_check import check_ledger
+from pricing import clock
+from pricing.models import ClockOffset
+
+log = logging.getLogger("billing.tasks")
+
+
+@shared_task(name="billing.expire_credits", ignore_result=True)
+def expire_credits() -> int:
+    """Expire what is left of grants whose time has come; how many."""
+    clock.set_offset(ClockOffset.read())
+    return ledger.expire_due(clock.now())
+
+
+@shared_task(name="billing.check_ledger", ignore_result=True)
+def check() -> int:
+    """Add the ledger up again; how many figures differ."""
+    drifts = list(check_ledger())
+    for drift in drifts:
+        log.error("the ledger does not add up: %s", drift)
+    return len(drifts)
