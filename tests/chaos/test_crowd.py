@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,28 +21,37 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from billing import ledger
+from billing.ledger_check import check_ledger
+from billing.models import Customer
 from metering import sweeper
 from metering.models import Hold, Writer
 from metering.wiring import current_store
 from pricing import clock
 from pricing.pricelist import RateCard
-from tests.chaos.audit import problems
+from tests.chaos.audit import phantom_refusals, problems, steps_of
 from tests.chaos.proxy import CuttingProxy
 from tests.local_servers import die_with_parent
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.kill, pytest.mark.timeout(300)]
 
 PROCESSES, CALLS, CUSTOMERS = 4, 250, 12
+CREDITS = Decimal(300)  # 1,000 calls come to about 0.64 each: enough for half of them
 LOOKS_MAX = 300
 LINE = len(f"{UUID(int=0)}\n")  # what a process writes for a call that went out
 Process = subprocess.Popen[bytes]
 
 
 class Crowd:
-    """Four processes that make calls on one database."""
+    """Four processes that make calls on one database. With every other seed the customers, or the only one,
+    have credits, too few for all."""
 
     def __init__(self, seed: int, directory: Path, store: dict[str, Any]) -> None:
         self.random = random.Random(seed)
+        self.has_credits, self._customers = seed % 2 == 0, 1 if seed % 4 == 0 else CUSTOMERS
+        self._credits = CREDITS / self._customers
+        if self.has_credits:
+            give_credits(self._customers, self._credits)
         self._directory = directory
         self._logs: dict[Process, Path] = {}
         for number in range(PROCESSES):
@@ -53,9 +63,11 @@ class Crowd:
             "store": store,
             "seed": seed,
             "calls": CALLS,
-            "customers": CUSTOMERS,
+            "customers": self._customers,
             "went_out": str(went_out),
             "go": str(self._directory / "go"),
+            "credits": self.has_credits,
+            "story": str(self._directory / f"story-{seed}"),
         }
         with output.open("wb") as out:
             process = subprocess.Popen(
@@ -115,8 +127,34 @@ class Crowd:
     def went_out(self) -> list[str]:
         return [line for log in self._logs.values() for line in log.read_text().split()]
 
+    def problems(self) -> list[str]:
+        """What is wrong when all is over; empty when each call is in the books once, nobody has overspent, and nobody was
+        refused what there was."""
+        found = problems(self.went_out())
+        if self.has_credits:
+            stories = (
+                line for path in self._directory.glob("story-*") for line in path.read_text().splitlines()
+            )
+            steps = steps_of(stories)
+            found += map(str, check_ledger())
+            found += phantom_refusals(
+                steps, {str(UUID(int=n + 1)): self._credits for n in range(self._customers)}
+            )
+            assert any(step.admitted is False for step in steps), "credits for all: nothing was tried"
+        return found
+
     def output(self) -> str:
         return "\n".join(path.read_text() for path in sorted(self._directory.glob("output-*")))
+
+
+def give_credits(customers: int, amount: Decimal) -> None:
+    """The customers, each with credits of so much."""
+    for number in range(customers):
+        customer = Customer.objects.create(
+            id=UUID(int=number + 1), external_id=f"customer-{number}", name="Of the crowd"
+        )
+        ledger.set_hard(customer, hard=True)
+        ledger.grant(customer, amount, "USD", key="first", at=clock.now())
 
 
 def ended(process: Process) -> bool:
@@ -202,7 +240,7 @@ def test_processes_killed_under_load_lose_and_double_nothing(kill_seed: int, cro
     crowd.strike(crowd.random.sample(crowd.processes, 2), blow=lambda process: process.kill())
     crowd.finish()
     sweep_the_dead()
-    assert problems(crowd.went_out()) == []
+    assert crowd.problems() == []
 
 
 def test_a_process_stopped_declared_dead_and_woken_charges_once(kill_seed: int, crowd_of: Any) -> None:
@@ -215,7 +253,7 @@ def test_a_process_stopped_declared_dead_and_woken_charges_once(kill_seed: int, 
     sleeper.send_signal(signal.SIGCONT)
     crowd.finish()
     sweep_the_dead()
-    assert problems(crowd.went_out()) == []
+    assert crowd.problems() == []
 
 
 @pytest.mark.engine("postgresql")  # SQLite has no connection to cut; test_recorder loses its answers
@@ -231,7 +269,7 @@ def test_connections_cut_in_the_middle_of_commit_count_once(kill_seed: int, crow
         crowd.finish()
         assert proxy.cuts > 0
     sweep_the_dead()
-    assert problems(crowd.went_out()) == []
+    assert crowd.problems() == []
 
 
 def terminate_one(rng: random.Random) -> None:
