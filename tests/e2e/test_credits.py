@@ -1,0 +1,141 @@
+"""Prepaid credits from outside: what the customer sees when they run out, and that nobody ever gets beyond them.
+
+The double answers 12 tokens with 5. One call of `CALL` holds the same amount each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.conftest import UPSTREAM_KEY
+from tests.servers import Databases, WebProcess, start_web
+from tests.upstream import RunningUpstream, upstream_server
+
+CALL = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 50}
+# 12 × 0.15 + 5 × 0.60 per million, and 20 % on top
+CHARGE = (12 * Decimal("0.15") + 5 * Decimal("0.60")) / 1_000_000 * Decimal("1.2")
+PROCESSES = 4
+
+
+@pytest.fixture
+def upstream() -> Iterator[RunningUpstream]:
+    with upstream_server(pause_s=0.05) as running:
+        yield running
+
+
+@pytest.fixture
+def server(databases: Databases, upstream: RunningUpstream) -> Iterator[WebProcess]:
+    provider = {"UPSTREAM_OPENAI_URL": upstream.url, "UPSTREAM_OPENAI_KEY": UPSTREAM_KEY}
+    web = start_web(databases.fresh(), provider, workers=PROCESSES)
+    yield web
+    web.stop()
+
+
+def operator(server: WebProcess) -> httpx.Client:
+    return server.client(api_key=server.database.seed.operator_token)
+
+
+def grant(server: WebProcess, amount: Decimal) -> None:
+    with operator(server) as client:
+        answer = client.post("/v1/customers/prepaid/credits", json={"amount": str(amount)})
+    assert answer.status_code == 201, answer.text
+
+
+def balance(server: WebProcess) -> dict[str, Any]:
+    with operator(server) as client:
+        found: dict[str, Any] = client.get("/v1/customers/prepaid/balance").raise_for_status().json()
+    return found
+
+
+def test_a_customer_without_credits_is_told_so_in_the_words_of_its_client(server: WebProcess) -> None:
+    key = server.database.seed.prepaid_api_key
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=2) as client,
+        pytest.raises(openai.APIStatusError) as refused,
+    ):
+        client.chat.completions.create(**CALL)  # type: ignore[call-overload]
+    assert refused.value.status_code == 402
+    assert refused.value.response.json()["code"] == "insufficient_credits"
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    assert server.database.rows("select * from usage_events") == [], "nothing went out"
+    assert server.database.rows("select * from usage_holds") == []
+
+
+def test_credits_are_spent_to_the_last_digit_and_never_beyond(
+    server: WebProcess, upstream: RunningUpstream
+) -> None:
+    """Credit is eight times what one call holds. Of many calls at once eight go out at a time."""
+    held = reserved_by(server, upstream)
+    at_once, calls = 8, 200
+    with operator(server) as client:
+        left = Decimal(balance(server)["available"])
+        client.post(
+            "/v1/customers/prepaid/credits", json={"amount": str(held * at_once - left)}
+        ).raise_for_status()
+    upstream.forget()
+    granted = held * at_once
+    answers = asyncio.run(call_many(server, calls))
+    went_out = answers[200]
+    assert set(answers) <= {200, 402} and answers[402] > 0 and went_out >= at_once
+    assert upstream.double.most_at_once <= at_once, "never more in flight than the credit covers"
+    assert len(upstream.calls) == went_out
+    after = balance(server)
+    assert Decimal(after["available"]) == granted - went_out * CHARGE >= 0
+    assert (after["held"], after["written_off"]) == ("0", "0")
+
+
+def reserved_by(server: WebProcess, upstream: RunningUpstream) -> Decimal:
+    """What one call holds: read from the books while the provider is answering."""
+    grant(server, Decimal(1))
+
+    async def ask() -> Decimal:
+        async with client_of(server) as client:
+            call = asyncio.create_task(
+                client.post("/v1/chat/completions", json=CALL, headers={"x-fault": "slow", "x-pause": "1"})
+            )
+            while not upstream.calls:
+                await asyncio.sleep(0.01)
+            held = Decimal(balance(server)["held"])
+            assert (await call).status_code == 200
+            return held
+
+    held = asyncio.run(ask())
+    assert CHARGE < held < Decimal("0.001")
+    with operator(server) as client:
+        [grant_made] = client.get("/v1/customers/prepaid/credits").json()["data"]
+        client.post(
+            f"/v1/customers/prepaid/credits/{grant_made['id']}/refund", json={"reason": "test"}
+        ).raise_for_status()
+    return held
+
+
+def client_of(server: WebProcess) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=server.url, timeout=60, limits=httpx.Limits(max_connections=None),
+        headers={"Authorization": f"Bearer {server.database.seed.prepaid_api_key}"},
+    )  # fmt: skip
+
+
+async def call_many(server: WebProcess, calls: int) -> Counter[int]:
+    """So many calls at once, and how they were answered."""
+    async with client_of(server) as client:
+        asked = [
+            client.post("/v1/chat/completions", json=CALL, headers={"x-fault": "slow"}) for _ in range(calls)
+        ]
+        return Counter(answer.status_code for answer in await asyncio.gather(*asked))
+
+
+def test_with_credit_for_all_none_is_refused(server: WebProcess) -> None:
+    grant(server, Decimal(1))
+    assert asyncio.run(call_many(server, 100)) == Counter({200: 100})
+    after = balance(server)
+    assert Decimal(after["available"]) == 1 - 100 * CHARGE
+    assert (after["held"], after["consumed"]) == ("0", f"{(100 * CHARGE).normalize():f}")
