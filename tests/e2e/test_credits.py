@@ -6,17 +6,22 @@ The double answers 12 tokens with 5. One call of `CALL` holds the same amount ea
 from __future__ import annotations
 
 import asyncio
+import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+import redis
 
 from tests.e2e.conftest import UPSTREAM_KEY
-from tests.servers import Databases, WebProcess, start_web
+from tests.local_servers import LocalServer, new_run_directory, start_postgres
+from tests.servers import Database, Databases, WebProcess, start_web
 from tests.upstream import RunningUpstream, upstream_server
 
 CALL = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 50}
@@ -33,10 +38,14 @@ def upstream() -> Iterator[RunningUpstream]:
 
 @pytest.fixture
 def server(databases: Databases, upstream: RunningUpstream) -> Iterator[WebProcess]:
-    provider = {"UPSTREAM_OPENAI_URL": upstream.url, "UPSTREAM_OPENAI_KEY": UPSTREAM_KEY}
-    web = start_web(databases.fresh(), provider, workers=PROCESSES)
+    web = start_on(databases.fresh(), upstream)
     yield web
     web.stop()
+
+
+def start_on(database: Database, upstream: RunningUpstream) -> WebProcess:
+    provider = {"UPSTREAM_OPENAI_URL": upstream.url, "UPSTREAM_OPENAI_KEY": UPSTREAM_KEY}
+    return start_web(database, provider, workers=PROCESSES)
 
 
 def operator(server: WebProcess) -> httpx.Client:
@@ -101,7 +110,7 @@ def reserved_by(server: WebProcess, upstream: RunningUpstream) -> Decimal:
             call = asyncio.create_task(
                 client.post("/v1/chat/completions", json=CALL, headers={"x-fault": "slow", "x-pause": "1"})
             )
-            while not upstream.calls:
+            while not upstream.calls:  # noqa: ASYNC110  the double is a server like any other
                 await asyncio.sleep(0.01)
             held = Decimal(balance(server)["held"])
             assert (await call).status_code == 200
@@ -139,3 +148,63 @@ def test_with_credit_for_all_none_is_refused(server: WebProcess) -> None:
     after = balance(server)
     assert Decimal(after["available"]) == 1 - 100 * CHARGE
     assert (after["held"], after["consumed"]) == ("0", f"{(100 * CHARGE).normalize():f}")
+
+
+@pytest.mark.engine("postgresql")
+@pytest.mark.timeout(300)
+def test_a_crash_of_the_database_and_an_emptied_redis_let_nobody_overspend(
+    tmp_path: Path, upstream: RunningUpstream, redis_url: str
+) -> None:
+    """The database is ended at once, twice, while calls are in flight, and Redis loses all it had. Calls may be refused
+    for want of the database then (503); the books are exact afterwards."""
+    directory = new_run_directory()  # (PostgreSQL runs as another user when we are root)
+    postgres = start_postgres(directory)
+    try:
+        with Databases(tmp_path, postgres.url) as databases:
+            server = start_on(databases.fresh(), upstream)
+            try:
+                held = reserved_by(server, upstream)
+                grant(server, held * 8)
+                upstream.forget()
+                answers = asyncio.run(call_through(server, postgres, redis_url))
+                assert answers[200] > 8 and set(answers) <= {200, 402, 503}
+                assert upstream.double.most_at_once <= 8
+                wait_until_nothing_is_held(server)
+                after, events = balance(server), server.database.rows(CHARGES)
+                assert Decimal(after["available"]) == held * 8 - len(upstream.calls) * CHARGE >= 0
+                assert (
+                    sum(Decimal(str(event["charge_total"])) for event in events[1:])
+                    == len(upstream.calls) * CHARGE
+                )
+            finally:
+                server.stop()
+    finally:
+        postgres.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+CHARGES = "select charge_total from usage_events where status <> 'interrupted' order by created_at"
+
+
+async def call_through(server: WebProcess, postgres: LocalServer, redis_url: str) -> Counter[int]:
+    """Rounds of calls; the database crashes in the middle of the second and of the fourth."""
+    answers: Counter[int] = Counter()
+    for number in range(6):
+        if number % 2:
+            calls = asyncio.create_task(call_many(server, 30))
+            await asyncio.sleep(0.1)
+            postgres.crash()  # (in this thread: with another one that ends the server would end)
+            await asyncio.to_thread(redis.Redis.from_url(redis_url).flushall)
+            answers += await calls
+        else:
+            answers += await call_many(server, 30)
+    return answers
+
+
+def wait_until_nothing_is_held(server: WebProcess) -> None:
+    """A settle that met the crash is written once the database is back; a hold whose answer was lost is released."""
+    for _ in range(600):
+        if balance(server)["held"] == "0":
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"still held: {server.database.rows('select * from usage_holds')}")
