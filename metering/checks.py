@@ -8,9 +8,9 @@ from django.core.checks import CheckMessage, Error, Warning as CheckWarning, reg
 
 from metering.policy import InvalidPolicy, WhoPays
 
-KNOWN = frozenset(
-    {"METERED_ROUTES", "GATE", "ENABLE_PRICING_MIDDLEWARE", "SNAPSHOT_MAX_STALE_S", "CURRENCY", "WHO_PAYS"}
-)
+KNOWN = frozenset({
+    "METERED_ROUTES", "GATE", "ENABLE_PRICING_MIDDLEWARE", "SNAPSHOT_MAX_STALE_S", "CURRENCY", "WHO_PAYS", "DEFAULT_PLAN",
+})  # fmt: skip
 
 
 @register("tollgate")

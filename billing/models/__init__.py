@@ -3,6 +3,8 @@
 from billing.models.access import ApiKey, OperatorToken
 from billing.models.customer import Customer, Membership
 from billing.models.ledger import Account, Balance, Entry, Grant, GrantUse
+from billing.models.plans import Plan, PlanFeature, PlanVersion, VersionPublished
+from billing.models.subscriptions import Subscription
 
 __all__ = [
     "Account",
@@ -14,4 +16,9 @@ __all__ = [
     "GrantUse",
     "Membership",
     "OperatorToken",
+    "Plan",
+    "PlanFeature",
+    "PlanVersion",
+    "Subscription",
+    "VersionPublished",
 ]

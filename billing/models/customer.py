@@ -37,6 +37,11 @@ def default_currency() -> str:
     return str(getattr(settings, "TOLLGATE", {}).get("CURRENCY", "USD"))
 
 
+def anchor_of(came_at: datetime) -> datetime:
+    """Where the periods of a customer without a subscription start to be counted: the month in which it came."""
+    return came_at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
 class CustomerQuerySet(models.QuerySet["Customer"]):
     def named(self, name: str) -> "Customer | None":
         """The customer whose id (UUID) or external id is `name`; None where there is none."""
@@ -88,11 +93,14 @@ class Customer(models.Model):
 
     @property
     def period_anchor(self) -> datetime:
-        """Where the customer's periods start to be counted: the month in which it came."""
-        return self.created_at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        """Where its periods start to be counted while it has no subscription."""
+        return anchor_of(self.created_at)
 
     def period_at(self, at: datetime) -> periods.Period:
-        """The billing period that the instant `at` lies in."""
+        """The billing period that the instant `at` lies in: of the subscription that ran then, else the month."""
+        subscription = self.subscriptions.running_at(at).select_related("plan_version").first()
+        if subscription is not None:
+            return subscription.period_at(at)
         return periods.period_at(self.period_anchor, "month", at)
 
 
