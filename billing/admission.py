@@ -21,7 +21,7 @@ from uuid import UUID
 import msgspec
 
 from billing import keys, ledger_sql, periods
-from metering.gate import Account, Contribution, Headers
+from metering.gate import Account, Contribution, Headers, Outage, WhenShort
 from metering.problem import Refusal, customer_suspended, invalid_api_key, metering_unavailable
 from metering.rows import EventRow, HoldRow
 
@@ -40,7 +40,7 @@ KEY_HEADERS = (b"x-api-key", b"x-goog-api-key")
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What a live key opens, as read from the database at one moment."""
+    """What a live key opens, as read from the database at one moment: the customer, and what its plan says."""
 
     customer_id: UUID
     api_key_id: UUID
@@ -49,9 +49,16 @@ class Snapshot(msgspec.Struct, frozen=True):
     currency: str
     period_anchor: datetime
     period_interval: periods.Interval = "month"
-    shows_cost: bool = True
+    shows_cost: bool = False
     blocks_unpriced: bool = False
+    cost_book: str = "cost"
+    list_book: str = "list"
     hard_limit: bool = False  # calls that the customer's credits do not cover are refused
+    when_short: WhenShort = "refuse"
+    outage: Outage = "open"
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_calls: int | None = None
 
 
 Load = Callable[[str], Awaitable[Snapshot | None]]
@@ -211,7 +218,14 @@ def _account(digest: str, snapshot: Snapshot, at: datetime) -> Account:
         currency=snapshot.currency,
         period_start=period.start,
         period_end=period.end,
+        cost_book=snapshot.cost_book,
+        list_book=snapshot.list_book,
         shows_cost=snapshot.shows_cost,
         blocks_unpriced=snapshot.blocks_unpriced,
         hard_limit=snapshot.hard_limit,
+        when_short=snapshot.when_short,
+        outage=snapshot.outage,
+        requests_per_minute=snapshot.requests_per_minute,
+        tokens_per_minute=snapshot.tokens_per_minute,
+        concurrent_calls=snapshot.concurrent_calls,
     )

@@ -7,7 +7,7 @@ balance moves together with the hold or the event, or not at all.
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import msgspec
@@ -17,6 +17,8 @@ from metering.problem import Refusal
 from metering.rows import EventRow, HoldRow
 
 Headers = Iterable[tuple[bytes, bytes]]
+WhenShort = Literal["refuse", "cap"]
+Outage = Literal["open", "closed"]
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -36,6 +38,13 @@ class Account(msgspec.Struct, frozen=True):
     hard_limit: bool = (
         False  # every call holds the most that it can cost; without a limit none holds anything
     )
+    when_short: WhenShort = (
+        "refuse"  # a call that a hard limit does not cover, or lower its max_tokens to what fits
+    )
+    outage: Outage = "open"  # whether calls go out while the database is away
+    requests_per_minute: int | None = None  # these three: None is no limit
+    tokens_per_minute: int | None = None
+    concurrent_calls: int | None = None
     metadata: dict[str, Any] = {}
 
 

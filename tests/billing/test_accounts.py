@@ -1,21 +1,32 @@
 """The gate over the real database."""
 
 import asyncio
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
+import msgspec
 import pytest
+from django.db import connection, transaction
 
-from billing import accounts, keys
+from billing import accounts, keys, plans
 from billing.accounts import AccountLoader
 from billing.admission import BillingGate, Snapshot
-from billing.models import ApiKey, Customer
+from billing.models import ApiKey, Customer, Plan, PlanVersion, Subscription
+from billing.subscriptions import subscribe
 from metering.gate import Account
 from metering.problem import Refusal
 from pricing import clock
 from tests.billing.rows import payer
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+TERMS: dict[str, Any] = {
+    "interval": "week", "charging": "prepaid", "hard_credits": True, "when_short": "cap", "outage": "closed",
+    "shows_cost": True, "blocks_unpriced": True, "cost_book": "cost-eu", "list_book": "list-eu",
+    "requests_per_minute": 60, "tokens_per_minute": 90_000, "concurrent_calls": 4,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -29,12 +40,133 @@ def load(loader: AccountLoader, secret: str) -> Snapshot | None:
     return asyncio.run(loader.load(keys.digest(secret)))
 
 
+def resolved(gate: BillingGate, secret: str) -> Account | Refusal:
+    async def resolve() -> Account | Refusal:
+        return await gate.resolve([(b"x-api-key", secret.encode())], clock.now())
+
+    return asyncio.run(resolve())
+
+
 def test_a_live_key_is_found_with_its_customer(loader: AccountLoader) -> None:
     customer, secret = payer(currency="EUR")
     snapshot = load(loader, secret)
     assert snapshot is not None
     assert (snapshot.customer_id, snapshot.is_active, snapshot.currency) == (customer.pk, True, "EUR")
     assert snapshot.period_anchor == customer.period_anchor
+
+
+def test_without_a_subscription_a_customer_is_on_the_default_plan_by_the_month(loader: AccountLoader) -> None:
+    customer, secret = payer()
+    snapshot = load(loader, secret)
+    assert snapshot is not None
+    assert (snapshot.plan, snapshot.period_anchor, snapshot.period_interval) == (
+        "payg", customer.period_anchor, "month",
+    )  # fmt: skip
+    assert (snapshot.shows_cost, snapshot.hard_limit, snapshot.outage) == (True, False, "open")
+
+
+def test_the_default_plan_is_the_operators_choice_and_counts_as_last_published(
+    loader: AccountLoader, settings: Any
+) -> None:
+    _, secret = payer()
+    settings.TOLLGATE = {**settings.TOLLGATE, "DEFAULT_PLAN": "free"}
+    first = Plan.objects.get(slug="free").current
+    assert first is not None
+    draft = plans.draft_after(first)
+    draft.interval, draft.concurrent_calls = "year", 3
+    draft.save()
+    snapshot = load(loader, secret)
+    assert snapshot is not None and (snapshot.plan, snapshot.concurrent_calls) == ("free", None)
+    plans.publish(draft, clock.now())
+    snapshot = load(loader, secret)
+    assert snapshot is not None and (snapshot.plan, snapshot.concurrent_calls) == ("free", 3)
+    assert snapshot.period_interval == "month"
+
+
+def test_a_default_plan_that_nobody_has_published_asks_nothing(loader: AccountLoader, settings: Any) -> None:
+    _, secret = payer()
+    settings.TOLLGATE = {**settings.TOLLGATE, "DEFAULT_PLAN": "nothing"}
+    snapshot = load(loader, secret)
+    assert snapshot is not None
+    assert (snapshot.plan, snapshot.cost_book, snapshot.list_book) == ("nothing", "cost", "list")
+
+
+def test_the_snapshot_says_what_the_version_says_that_the_customer_subscribed_to(
+    loader: AccountLoader,
+) -> None:
+    customer, secret = payer()
+    version = PlanVersion.objects.create(plan=Plan.objects.create(slug="own", name="Own"), number=1, **TERMS)
+    plans.publish(version, clock.now())
+    subscription, _ = subscribe(customer, "own", clock.now())
+    plans.publish(plans.draft_after(version), clock.now())  # not what the customer subscribed to
+    snapshot = load(loader, secret)
+    assert snapshot is not None
+    assert (snapshot.plan, snapshot.period_anchor, snapshot.period_interval) == (
+        "own",
+        subscription.anchor,
+        "week",
+    )
+    assert snapshot.hard_limit is True
+    said = msgspec.structs.asdict(snapshot)
+    assert {name: said[name] for name in TERMS if name in said} == {
+        name: value for name, value in TERMS.items() if name in said
+    }
+    account = resolved(BillingGate(loader.load), secret)
+    assert isinstance(account, Account)
+    assert (account.plan, account.period_start, account.hard_limit) == ("own", subscription.anchor, True)
+    named = msgspec.structs.asdict(account)
+    assert {name: named[name] for name in TERMS if name in named} == {
+        name: value for name, value in TERMS.items() if name in named
+    }
+
+
+def test_an_ended_subscription_says_nothing_any_more(loader: AccountLoader) -> None:
+    customer, secret = payer()
+    now = clock.now()
+    subscribe(customer, "free", now)
+    Subscription.objects.update(ended_at=now + timedelta(seconds=1))
+    snapshot = load(loader, secret)
+    assert snapshot is not None and snapshot.plan == "payg"
+    assert snapshot.period_anchor == customer.period_anchor
+
+
+def test_another_plan_is_seen_within_five_seconds(loader: AccountLoader) -> None:
+    customer, secret = payer()
+    seconds = [100.0]
+    gate = BillingGate(loader.load, monotonic=lambda: seconds[0])
+
+    async def plan() -> str:
+        account = await gate.resolve([(b"x-api-key", secret.encode())], clock.now())
+        assert isinstance(account, Account)
+        return account.plan
+
+    async def before_and_after() -> list[str]:
+        seen = [await plan()]
+        await asyncio.to_thread(_in_a_thread, subscribe, customer, "free", clock.now())
+        seconds[0] += 4.9
+        return [*seen, await plan()]
+
+    assert asyncio.run(before_and_after()) == ["payg", "free"]
+
+
+def _in_a_thread(act: Callable[..., Any], *arguments: Any) -> None:
+    act(*arguments)
+    connection.close()
+
+
+def test_what_a_key_opens_is_read_by_one_query_on_unique_indexes(django_assert_num_queries: Any) -> None:
+    customer, secret = payer()
+    subscribe(customer, "free", clock.now())
+    with django_assert_num_queries(1):
+        accounts._read(keys.digest(secret))
+    with transaction.atomic(), connection.cursor() as cursor:
+        explain = "explain query plan " if connection.vendor == "sqlite" else "explain "
+        if connection.vendor == "postgresql":
+            cursor.execute("set local enable_seqscan = off")  # a table of one page is read as a whole
+        cursor.execute(explain + accounts._READ, ["payg", "payg", keys.digest(secret)])
+        steps = "\n".join(str(row) for row in cursor.fetchall())
+    assert "billing_subscriptions_one_runs" in steps
+    assert not re.search(r"Seq Scan|SCAN [kcbsvpwd]\b", steps), steps
 
 
 def test_an_unknown_and_a_revoked_key_are_not(loader: AccountLoader) -> None:
@@ -65,23 +197,20 @@ def test_a_use_within_the_minute_is_not_written_again() -> None:
 @pytest.mark.parametrize("blocks", [True, False])
 def test_the_account_says_whether_unpriced_models_are_blocked(loader: AccountLoader, blocks: bool) -> None:
     _, secret = payer(blocks_unpriced=blocks)
-    gate = BillingGate(loader.load)
-
-    async def resolve() -> Account | Refusal:
-        return await gate.resolve([(b"x-api-key", secret.encode())], clock.now())
-
-    account = asyncio.run(resolve())
+    account = resolved(BillingGate(loader.load), secret)
     assert isinstance(account, Account) and account.blocks_unpriced is blocks
+
+
+def test_a_plan_blocks_unpriced_models_whatever_the_customers_own_switch(loader: AccountLoader) -> None:
+    customer, secret = payer(blocks_unpriced=False)
+    subscribe(customer, "prepaid", clock.now())
+    account = resolved(BillingGate(loader.load), secret)
+    assert isinstance(account, Account) and account.blocks_unpriced
 
 
 def test_the_gate_refuses_a_suspended_customer(loader: AccountLoader) -> None:
     _, secret = payer()
-    gate = BillingGate(loader.load)
-
-    async def resolve() -> Account | Refusal:
-        return await gate.resolve([(b"x-api-key", secret.encode())], clock.now())
-
     Customer.objects.update(is_active=False)
-    found = asyncio.run(resolve())
+    found = resolved(BillingGate(loader.load), secret)
     assert isinstance(found, Refusal)
     assert found.code == "customer_suspended"
