@@ -8,6 +8,8 @@ from django.test import Client
 
 from billing import keys
 from billing.models import ApiKey, Customer, OperatorToken
+from billing.subscriptions import subscribe
+from pricing import clock
 from tests.billing.rows import key_of, payer
 
 pytestmark = pytest.mark.django_db
@@ -30,9 +32,11 @@ def shown_secret(html: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("table", ["customer", "apikey", "operatortoken", "membership"])
+@pytest.mark.parametrize(
+    "table", ["customer", "apikey", "operatortoken", "membership", "plan", "planversion", "subscription"]
+)
 def test_every_list_and_its_search_open(operator: Client, table: str) -> None:
-    payer()
+    subscribe(payer()[0], "free", clock.now())
     assert operator.get(f"{BILLING}/{table}/").status_code == 200
     assert operator.get(f"{BILLING}/{table}/", {"q": "payer"}).status_code == 200
 
