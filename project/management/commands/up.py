@@ -118,16 +118,17 @@ def wait_until_ready(together: Together, base: str) -> bool:
 
 def welcome(base: str, loaded: demo.Demo) -> str:
     """What a new user needs to know."""
-    logins = "\n".join(f"  {name:<6} {password}" for name, password in loaded.passwords.items())
+    logins = "\n".join(f"  {name:<8} {password}" for name, password in loaded.passwords.items())
     body = '{"task_type": "chat", "model": "demo-small", "prompt": "Hello, Tollgate"}'
     bearer = f"-H 'Authorization: Bearer {loaded.api_key}'"
     return f"""
 Tollgate runs at {base}
-  Usage page:  {base}/portal/usage   (log in as demo or acme)
+  Usage page:  {base}/portal/usage   (log in as demo, acme or prepaid)
   Operations:  {base}/admin/         (log in as admin)
   Machines:    {base}/healthz  {base}/readyz  {base}/metrics
 
 API key: {loaded.api_key}
+Prepaid API key: {loaded.prepaid_api_key}
 Operator token: {loaded.operator_token}
 
 Logins (user, password):
