@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -44,6 +44,14 @@ class LocalServer:
     url: str
     process: subprocess.Popen[bytes]
     directory: Path
+    again: Callable[[], subprocess.Popen[bytes]] | None = None  # starts it once more on the same files
+
+    def crash(self) -> None:
+        """Ends the server as a crash does, every connection with it, and starts it again on what it had written."""
+        assert self.again is not None
+        self.process.send_signal(signal.SIGQUIT)  # PostgreSQL: immediate shutdown, recovery at the next start
+        self.process.wait(timeout=30)
+        self.process = self.again()
 
     def stop(self) -> None:
         """Ends the server and waits for it; safe to call twice."""
@@ -226,9 +234,10 @@ def start_postgres(directory: Path, *, durable: bool = False) -> LocalServer:
     command: list[str | Path] = [
         bindir / "postgres", "-D", data, "-k", data, "-h", "", "-c", "max_connections=200", *fast,
     ]  # fmt: skip
-    process = _start(command, directory / "postgres.log", run_as, signal.SIGINT)
+    start = partial(_start, command, directory / "postgres.log", run_as, signal.SIGINT)
+    process = start()
     url = f"postgres://tollgate@/tollgate?host={quote(str(data), safe='')}"
-    server = LocalServer(url, process, directory)
+    server = LocalServer(url, process, directory, start)
     _wait_until(lambda: _create_database(str(data)), process, directory / "postgres.log")
     return server
 

@@ -1,4 +1,4 @@
-"""`python -m tests.seed`: migrates the database of DATABASE_URL, loads prices and two customers, and prints them as JSON.
+"""`python -m tests.seed`: migrates the database of DATABASE_URL, loads prices and customers, and prints them as JSON.
 
 Run once a session; every database of a started server is a copy of the outcome.
 """
@@ -13,7 +13,8 @@ def seed() -> dict[str, str]:
     """Fills the database; answers the fields of `tests.servers.Seed`."""
     from django.core.management import call_command
 
-    from billing.models import ApiKey, Customer
+    from billing import ledger
+    from billing.models import ApiKey, Customer, OperatorToken
     from pricing.catalog import import_prices
 
     call_command("migrate", verbosity=0)
@@ -21,6 +22,10 @@ def seed() -> dict[str, str]:
     import_prices(book="list", markup_percent=Decimal(20))
     payer = Customer.objects.create(external_id="payer", name="Payer")
     stranger = Customer.objects.create(external_id="stranger", name="Stranger")
+    prepaid = Customer.objects.create(external_id="prepaid", name="Prepaid")
+    ledger.set_hard(prepaid, hard=True)
+    _, prepaid_key = ApiKey.issue(prepaid, "tests")
+    _, operator_token = OperatorToken.issue("tests")
     _, payer_key = ApiKey.issue(payer, "tests")
     _, stranger_key = ApiKey.issue(stranger, "tests")
     return {
@@ -28,6 +33,8 @@ def seed() -> dict[str, str]:
         "api_key": payer_key,
         "other_customer_id": str(stranger.id),
         "other_api_key": stranger_key,
+        "prepaid_api_key": prepaid_key,
+        "operator_token": operator_token,
     }
 
 

@@ -44,12 +44,15 @@ class ProcessFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Seed:
-    """What a fresh database holds: two customers, and the plaintext of one API key and the id of each."""
+    """What a fresh database holds: customers, the plaintext of an API key of each, and an operator's token. The customer
+    `prepaid` is refused what its credits do not cover, and has none."""
 
     customer_id: str
     api_key: str
     other_customer_id: str
     other_api_key: str
+    prepaid_api_key: str
+    operator_token: str
 
 
 @dataclass(frozen=True)

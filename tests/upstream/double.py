@@ -73,7 +73,8 @@ class Double:
     def __init__(self, pause_s: float = 0.02) -> None:
         self.pause_s = pause_s
         self._calls: list[Call] = []
-        self._count = 0
+        self._count = self._running = 0
+        self.most_at_once = 0  # calls that were being answered at the same time, at the most
         self._lock = Lock()
 
     @property
@@ -86,6 +87,7 @@ class Double:
         """Start the record anew; numbers go on."""
         with self._lock:
             self._calls.clear()
+            self.most_at_once = self._running
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,7 +97,16 @@ class Double:
         call = await self._record(scope, receive)
         if wire.service(call.path) not in wire.SERVICES or scope["method"] != "POST":
             return await _Reply(call, send).whole(404, {"error": {"message": "no such path"}})
-        return await self._answer(call, _Reply(call, send))
+        self._runs(1)
+        try:
+            await self._answer(call, _Reply(call, send))
+        finally:
+            self._runs(-1)
+
+    def _runs(self, more: int) -> None:
+        with self._lock:
+            self._running += more
+            self.most_at_once = max(self.most_at_once, self._running)
 
     async def _tell(self, method: str, send: Send) -> None:
         told: Any = [call.summary() for call in self.calls]
