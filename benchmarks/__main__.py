@@ -10,9 +10,14 @@ from benchmarks.figures import Figure
 
 def sections() -> dict[str, Callable[[], Iterator[Figure]]]:
     """Each section by name; imported late, since one may need a server that another does not."""
-    from benchmarks import database, http, reading
+    from benchmarks import database, http, ledger, reading
 
-    return {"reading": reading.measure, "database": database.measure, "http": http.measure}
+    return {
+        "reading": reading.measure,
+        "database": database.measure,
+        "ledger": ledger.measure,
+        "http": http.measure,
+    }
 
 
 def main(wanted: list[str]) -> int:

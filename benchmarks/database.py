@@ -41,13 +41,13 @@ def bare_commit_loop(url: str, *, batch: int, seconds: float) -> float:
     written, spent = 0, 0.0
     with psycopg.connect(**conninfo(url)) as connection, connection.cursor() as cursor:
         while spent < seconds:
-            rows = [_plain(event) for event in _events(batch)]
+            rows = [_plain(event) for event in events_of(batch)]
             began = time.perf_counter()
             cursor.executemany(statement, rows)
             connection.commit()
             spent += time.perf_counter() - began
             written += batch
-    _empty(url)
+    truncate(url)
     return written / spent
 
 
@@ -71,13 +71,13 @@ def _copy(url: str, batch: int, batches: int) -> float:
     spent = 0.0
     with psycopg.connect(autocommit=True, **conninfo(url)) as connection, connection.cursor() as cursor:
         for _ in range(batches):
-            rows = [_plain(event) for event in _events(batch)]
+            rows = [_plain(event) for event in events_of(batch)]
             began = time.perf_counter()
             with cursor.copy(f"copy usage_events ({', '.join(EVENT_COLUMNS)}) from stdin") as copy:
                 for row in rows:
                     copy.write_row(row)
             spent += time.perf_counter() - began
-    _empty(url)
+    truncate(url)
     return batch * batches / spent
 
 
@@ -85,8 +85,8 @@ def _settle(url: str, batch: int, batches: int) -> float:
     async def main() -> float:
         lane, writer, spent = await PostgresStore(conninfo(url)).open_lane("bench"), uuid4(), 0.0
         for number in range(batches):
-            events = _events(batch)
-            await lane.hold(writer, 2 * number + 1, [_hold_of(event) for event in events], None)
+            events = events_of(batch)
+            await lane.hold(writer, 2 * number + 1, [hold_of(event) for event in events], None)
             began = time.perf_counter()
             ended = await lane.settle(writer, 2 * number + 2, events, None)
             spent += time.perf_counter() - began
@@ -102,7 +102,7 @@ def _settle(url: str, batch: int, batches: int) -> float:
 def _bulk(url: str, batch: int, batches: int) -> float:
     """Two lanes in turn, as an ingest with more than one request at a time uses them: while one batch is moved by the
     database, the next one is being formatted."""
-    prepared = [_events(batch) for _ in range(batches)]
+    prepared = [events_of(batch) for _ in range(batches)]
 
     async def write(lane: BulkLane, share: list[list[EventRow]]) -> None:
         writer = uuid4()
@@ -130,15 +130,15 @@ def _check(url: str, expected: int) -> None:
         row = connection.execute("select count(*) from usage_events").fetchone()
         day = connection.execute("select sum(events) from daily_usage").fetchone()
     assert row == (expected,) and day == (Decimal(expected),), (row, day)
-    _empty(url)
+    truncate(url)
 
 
-def _empty(url: str) -> None:
+def truncate(url: str) -> None:
     with psycopg.connect(autocommit=True, **conninfo(url)) as connection:
         connection.execute("truncate usage_events, daily_usage, usage_holds, idempotency_keys, usage_writers")
 
 
-def _events(count: int) -> list[EventRow]:
+def events_of(count: int) -> list[EventRow]:
     now = datetime.now(UTC)
     return [_event(now + timedelta(microseconds=number), number) for number in range(count)]
 
@@ -159,7 +159,7 @@ def _event(at: datetime, number: int) -> EventRow:
     )  # fmt: skip
 
 
-def _hold_of(event: EventRow) -> HoldRow:
+def hold_of(event: EventRow) -> HoldRow:
     return HoldRow(
         customer_id=event.customer_id, id=event.hold_id, created_at=event.occurred_at, period_start=event.period_start,
         api_key_id=event.api_key_id, api_key_hash=event.api_key_hash, endpoint=event.endpoint, method=event.method,
