@@ -23,7 +23,6 @@ What a refusal or a content filter used is charged as reported; a server tool's 
 import logging
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -149,17 +148,15 @@ class Call(msgspec.Struct, gc=True):
 
 def usage_headers(row: EventRow, *, shows_cost: bool) -> list[tuple[bytes, bytes]]:
     """The X-Usage-* headers of a settled call; what is unknown is left out, what is estimated says so."""
-    values: list[tuple[bytes, Any]] = [
-        (b"x-usage-tokens-input", row.tokens_input),
-        (b"x-usage-tokens-output", row.tokens_output),
-        (b"x-usage-charge", row.charge_total),
-    ]
-    if shows_cost:
-        values.append((b"x-usage-cost", row.cost_total))
+    headers: list[tuple[bytes, bytes]] = []
+    if row.tokens_input is not None:
+        headers.append((b"x-usage-tokens-input", b"%d" % row.tokens_input))
+    if row.tokens_output is not None:
+        headers.append((b"x-usage-tokens-output", b"%d" % row.tokens_output))
+    if row.charge_total is not None:
+        headers.append((b"x-usage-charge", decimal_string(row.charge_total).encode()))
+    if shows_cost and row.cost_total is not None:
+        headers.append((b"x-usage-cost", decimal_string(row.cost_total).encode()))
     if row.usage_source in ("estimated", "reported_partial"):  # never presented as what was reported
-        values.append((b"x-usage-source", row.usage_source))
-    return [
-        (name, (decimal_string(value) if isinstance(value, Decimal) else str(value)).encode())
-        for name, value in values
-        if value is not None
-    ]
+        headers.append((b"x-usage-source", row.usage_source.encode()))
+    return headers

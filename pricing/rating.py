@@ -151,7 +151,7 @@ def _price_call(
 
 def _tokens_read(buckets: Mapping[str, Quantity]) -> int:
     """What a threshold is compared with: the tokens that one call read, on average where many are summed up."""
-    tokens, requests = tokens_of(buckets, "in_"), buckets.get(REQUEST, 1)
+    (tokens, _), requests = tokens_of(buckets), buckets.get(REQUEST, 1)
     return tokens // int(requests) if requests > 1 else tokens
 
 

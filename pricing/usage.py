@@ -61,16 +61,12 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     @property
     def tokens_input(self) -> int | None:
         """All tokens read, cached or not; None when unknown."""
-        if self.source == "none" or "input" in self.unknown_sides:
-            return None
-        return tokens_of(self.buckets, "in_")
+        return self.tokens()[0]
 
     @property
     def tokens_output(self) -> int | None:
         """All tokens written, shown or not; None when unknown."""
-        if self.source == "none" or "output" in self.unknown_sides:
-            return None
-        return tokens_of(self.buckets, "out_")
+        return self.tokens()[1]
 
     @property
     def tokens_total(self) -> int | None:
@@ -79,17 +75,26 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
     def tokens(self) -> tuple[int | None, int | None, int | None]:
         """All tokens read, all written, and both together; each None when it is unknown. Counted once for all three."""
-        tokens_input, tokens_output = self.tokens_input, self.tokens_output
-        if tokens_input is None or tokens_output is None:
-            return tokens_input, tokens_output, None
-        return tokens_input, tokens_output, tokens_input + tokens_output
+        if self.source == "none":
+            return None, None, None
+        read, written = tokens_of(self.buckets)
+        if not self.unknown_sides:
+            return read, written, read + written
+        return (
+            None if "input" in self.unknown_sides else read,
+            None if "output" in self.unknown_sides else written,
+            None,
+        )
 
 
-def tokens_of(buckets: Mapping[str, Quantity], side: Literal["in_", "out_"]) -> int:
-    """All tokens of one side; tokens are never fractions."""
-    length = len(side)
-    tokens: Quantity = 0
+def tokens_of(buckets: Mapping[str, Quantity]) -> tuple[int, int]:
+    """All tokens read, and all written; tokens are never fractions."""
+    read: Quantity = 0
+    written: Quantity = 0
     for bucket, count in buckets.items():
-        if bucket[:length] == side:
-            tokens += count
-    return cast(int, tokens)
+        side = bucket[:4]
+        if side == "out_":
+            written += count
+        elif side[:3] == "in_":
+            read += count
+    return cast(int, read), cast(int, written)

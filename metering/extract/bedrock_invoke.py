@@ -106,10 +106,7 @@ def _checked(reading: Reading, said: Usage, counted: Counted, measured: Mapping[
     both = {"vendor": said.raw, _METRICS: measured}
     if said.source != "reported":  # nothing, an estimate or totals that were not the last
         return reading.reported(counted, both, said.model_served)
-    if said.parts or (said.tokens_input, said.tokens_output) == (
-        tokens_of(counted.buckets, "in_"),
-        tokens_of(counted.buckets, "out_"),
-    ):
+    if said.parts or (said.tokens_input, said.tokens_output) == tokens_of(counted.buckets):
         return msgspec.structs.replace(said, raw=both, source="reported")
     differs = Counted(counted.buckets, "inconsistent", rules=(*counted.rules, "metrics_differ"))
     return reading.reported(differs, both, said.model_served, service_tier=said.service_tier)

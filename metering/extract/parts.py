@@ -51,7 +51,7 @@ def with_breakdown(
         parts.append(part)
     units = {name: count for name, count in counted.buckets.items() if not name.startswith(("in_", "out_"))}
     joined = counted_parts(counters, [*parts, UsagePart(units)])
-    if counted.known and _tokens(joined) != _tokens(counted):
+    if counted.known and tokens_of(joined.buckets) != tokens_of(counted.buckets):
         counters.repair(PARTS_DIFFER)
         joined.rules, joined.consistency = counters.rules, counters.consistency
     return joined, raw
@@ -64,7 +64,3 @@ def _part_of(counters: Counters, item: Any, provider: str) -> UsagePart | None:
     read = read_openai(item["usage"], provider, model or "")
     counters.take(read)
     return None if model is None or read.unknown_sides else UsagePart(read.buckets, model, kind="model")
-
-
-def _tokens(counted: Counted) -> tuple[int, int]:
-    return tokens_of(counted.buckets, "in_"), tokens_of(counted.buckets, "out_")
