@@ -1,8 +1,10 @@
 """Plans in Django's admin. A draft is edited, published once, and stands from then on: its page is to look at."""
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -14,6 +16,7 @@ from billing.admin.customers import KeptForever
 from billing.models import Plan, PlanFeature, PlanVersion, Subscription
 from billing.plans import NothingToPublish, draft_after, publish
 from pricing import clock
+from pricing.fields import AmountField
 from pricing.money import decimal_string
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ class VersionInline(TabularInline):
 
     @admin.display(description="base fee")
     def fee(self, version: PlanVersion) -> str:
-        return decimal_string(version.base_fee)
+        return _plain(version.base_fee)
 
     @admin.display(description="subscribers")
     def subscribers(self, version: Any) -> int:
@@ -84,25 +87,49 @@ class PlanAdmin(KeptForever):
     def next_version(self, plan: Plan) -> str:
         if plan._state.adding:
             return "–"
-        last = plan.versions.order_by("-number").first()
-        if last is None:
+        if not plan.versions.exists():
             page = reverse("admin:tollgate_billing_planversion_add")
             query = urlencode({"plan": str(plan.pk), "number": 1})
             return format_html('<a href="{}?{}">Write the first version</a>', page, query)
-        page = reverse("admin:tollgate_billing_planversion_change", args=[last.pk])
+        page = reverse("admin:tollgate_billing_planversion_changelist")
+        query = urlencode({"plan__id__exact": str(plan.pk)})
         return format_html(
-            '<a href="{}">{}</a>',
-            page,
-            f"Version {last.number}" if last.is_published else f"Draft {last.number}",
+            'Choose <a href="{}?{}">one of its versions</a> to write the next one from.', page, query
         )
 
 
-class FeatureInline(TabularInline):
+class PlainAmounts:
+    """Amounts in forms without their trailing zeros."""
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if isinstance(db_field, AmountField):
+            kwargs["form_class"] = _AmountInput
+        return super().formfield_for_dbfield(db_field, request, **kwargs)  # type: ignore[misc]
+
+
+class _AmountInput(forms.DecimalField):
+    def prepare_value(self, value: Any) -> Any:
+        return _plain(value) if isinstance(value, Decimal) else value
+
+
+class FeatureInline(PlainAmounts, TabularInline):
     """What a version says of each feature; to look at once it is published."""
 
     model = PlanFeature
     extra = 0
-    fields = ("feature", "display_name", "unit", "included", "hard", "reset_period", "unit_price")
+    readonly_fields = ("included_shown", "price_shown")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        included, price = ("included", "unit_price") if _is_draft(obj) else ("included_shown", "price_shown")
+        return ("feature", "display_name", "unit", included, "hard", "reset_period", price)
+
+    @admin.display(description="included")
+    def included_shown(self, feature: PlanFeature) -> str:
+        return "unlimited" if feature.included is None else _plain(feature.included)
+
+    @admin.display(description="unit price")
+    def price_shown(self, feature: PlanFeature) -> str:
+        return "as the price book says" if feature.unit_price is None else _plain(feature.unit_price)
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return _is_draft(obj) and super().has_add_permission(request, obj)
@@ -130,7 +157,7 @@ class PublishedFilter(admin.SimpleListFilter):
 
 
 @admin.register(PlanVersion)
-class PlanVersionAdmin(ModelAdmin):
+class PlanVersionAdmin(PlainAmounts, ModelAdmin):
     list_display = (
         "__str__",
         "published_at",
@@ -144,32 +171,25 @@ class PlanVersionAdmin(ModelAdmin):
     list_filter = (PublishedFilter, "charging", "plan")
     list_select_related = ("plan",)
     search_fields = ("plan__slug", "plan__name", "id")
-    readonly_fields = ("published_at", "created_at")
+    readonly_fields = ("published_at", "fee")
     inlines = (FeatureInline,)
     actions = ("publish", "start_next")
-    fieldsets = (
-        (None, {"fields": ("plan", "number", "published_at")}),
-        (
-            "Price",
-            {
-                "fields": (
-                    "currency",
-                    "base_fee",
-                    "interval",
-                    "trial_days",
-                    "charging",
-                    "cost_book",
-                    "list_book",
-                )
-            },
-        ),
-        ("Who may spend", {"fields": ("hard_credits", "when_short", "outage", "blocks_unpriced")}),
-        ("Rate limits", {"fields": ("requests_per_minute", "tokens_per_minute", "concurrent_calls")}),
-        ("What customers see", {"fields": ("shows_cost",)}),
-    )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return _with_subscribers(super().get_queryset(request))
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        fee = "base_fee" if _is_draft(obj) else "fee"
+        return (
+            (None, {"fields": ("plan", "number", "published_at")}),
+            (
+                "Price",
+                {"fields": ("currency", fee, "interval", "trial_days", "charging", "cost_book", "list_book")},
+            ),
+            ("Who may spend", {"fields": ("hard_credits", "when_short", "outage", "blocks_unpriced")}),
+            ("Rate limits", {"fields": ("requests_per_minute", "tokens_per_minute", "concurrent_calls")}),
+            ("What customers see", {"fields": ("shows_cost",)}),
+        )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.readonly_fields if obj is None else ("plan", "number", *self.readonly_fields)
@@ -183,7 +203,7 @@ class PlanVersionAdmin(ModelAdmin):
 
     @admin.display(description="base fee", ordering="base_fee")
     def fee(self, version: PlanVersion) -> str:
-        return decimal_string(version.base_fee)
+        return _plain(version.base_fee)
 
     @admin.display(description="subscribers", ordering="subscribers")
     def subscribers(self, version: Any) -> int:
@@ -226,6 +246,10 @@ class SubscriptionAdmin(KeptForever):
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+
+def _plain(amount: Decimal) -> str:
+    return decimal_string(Decimal(amount))
 
 
 def _is_draft(version: PlanVersion | None) -> bool:

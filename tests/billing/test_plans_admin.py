@@ -65,6 +65,7 @@ def test_a_published_version_is_shown_and_not_changed(operator: Client, free: Pl
     page = f"{BILLING}/planversion/{free.pk}/change/"
     shown = operator.get(page).content.decode()
     assert "OCR" not in shown and "Wallet checks" in shown
+    assert ">1000<" in shown and ">0.01<" in shown and "0.010" not in shown
     assert 'name="base_fee"' not in shown and 'name="features-0-included"' not in shown
     assert operator.post(page, form(free, base_fee="5")).status_code == 403
     assert operator.post(f"{BILLING}/planversion/{free.pk}/delete/", {"post": "yes"}).status_code == 403
@@ -100,6 +101,22 @@ def test_a_draft_that_asks_for_what_cannot_be_is_sent_back(operator: Client, fre
     ):
         answer = operator.post(f"{BILLING}/planversion/{draft.pk}/change/", form(draft, **wrong))
         assert answer.status_code == 200 and "errorlist" in answer.content.decode(), wrong
+
+
+def test_amounts_are_written_without_their_trailing_zeros(operator: Client) -> None:
+    version = Plan.objects.get(slug="professional").current
+    assert version is not None
+    assert ">49<" in operator.get(f"{BILLING}/planversion/{version.pk}/change/").content.decode()
+    draft = draft_after(version)
+    form_of_draft = operator.get(f"{BILLING}/planversion/{draft.pk}/change/").content.decode()
+    assert 'value="49"' in form_of_draft and 'value="0.01"' in form_of_draft
+
+
+def test_a_plan_leads_to_its_versions(operator: Client, free: PlanVersion) -> None:
+    link = f"{BILLING}/planversion/?plan__id__exact={free.plan_id}"
+    assert link in operator.get(f"{BILLING}/plan/{free.plan_id}/change/").content.decode()
+    listed = operator.get(link).content.decode()
+    assert "Free 1" in listed and "Prepaid 1" not in listed
 
 
 def test_a_new_plan_gets_its_first_version(operator: Client) -> None:
