@@ -11,6 +11,7 @@ from billing.authentication import customer_of
 from billing.models import ApiKey, Customer
 from billing.problems import bad_request
 from billing.ranges import Days
+from billing.subscriptions import plan_of
 from metering import reports
 from metering.reports import GroupBy, UsageRow
 from pricing import clock
@@ -52,7 +53,7 @@ def single_parameters(request: Request, known: tuple[str, ...]) -> dict[str, str
 
 
 def current_document(customer: Customer) -> dict[str, Any]:
-    """Usage of the customer's current period. What needs a plan is null: there are no plans yet."""
+    """Usage of the customer's current period. What needs allowances is null: none is counted yet."""
     period = customer.period_at(clock.now())
     usage = reports.current_usage(customer.pk, period.start)
     documents = reports.quantities(customer.pk, period.start).get("documents")
@@ -69,7 +70,7 @@ def current_document(customer: Customer) -> dict[str, Any]:
         },
         "quota": None,
         "projected": None,
-        "plan": None,
+        "plan": plan_of(customer),
         "upgrade": None,
     }
 

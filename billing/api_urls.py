@@ -4,8 +4,17 @@ from django.urls import path
 
 from billing.api import UsageView
 from billing.credits_api import BalanceView, CreditsView, RefundView
+from billing.customers_api import CustomersView, CustomerView, KeysView, KeyView, SubscriptionsView
+from billing.plans_api import PlansView, PlanView
 
 urlpatterns = [
+    path("customers", CustomersView.as_view(), name="api-customers"),
+    path("customers/<str:customer>", CustomerView.as_view(), name="api-customer"),
+    path("customers/<str:customer>/keys", KeysView.as_view(), name="api-keys"),
+    path("customers/<str:customer>/keys/<uuid:key>", KeyView.as_view(), name="api-key"),
+    path("customers/<str:customer>/subscriptions", SubscriptionsView.as_view(), name="api-subscriptions"),
+    path("plans", PlansView.as_view(), name="api-plans"),
+    path("plans/<str:plan>", PlanView.as_view(), name="api-plan"),
     path("billing/usage", UsageView.as_view(), name="api-usage"),
     path("customers/<str:customer>/credits", CreditsView.as_view(), name="api-credits"),
     path(

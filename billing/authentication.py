@@ -7,7 +7,7 @@ from rest_framework.request import Request
 
 from billing import keys
 from billing.accounts import USED_NOTED_EVERY, note_use
-from billing.models import ApiKey, Customer, OperatorToken
+from billing.models import ApiKey, Customer, Membership, OperatorToken
 from billing.models.customer import CustomerQuerySet
 from billing.problems import Refused, bad_request, forbidden, not_found
 from metering.problem import customer_suspended
@@ -52,7 +52,7 @@ def customer_of(request: Request, named: str = "") -> Customer:
     A key knows its own customer only, a person those it belongs to, an operator all. Raises Refused; a customer that is
     none of the caller's looks the same as one that does not exist.
     """
-    if isinstance(request.auth, OperatorToken) or getattr(request.user, "is_superuser", False):
+    if is_operator(request):
         return _any_customer(named)
     own = [request.auth.customer] if isinstance(request.auth, ApiKey) else list(customers_of(request.user))
     if not named and len(own) == 1:
@@ -71,8 +71,34 @@ def customer_of(request: Request, named: str = "") -> Customer:
 
 def operator_only(request: Request) -> None:
     """Raise Refused unless the caller has an operator's token, or is a superuser who is logged in."""
-    if not isinstance(request.auth, OperatorToken) and not getattr(request.user, "is_superuser", False):
+    if not is_operator(request):
         raise forbidden("This takes an operator's token.")
+
+
+def manager_only(request: Request, customer: Customer) -> None:
+    """Raise Refused unless the caller is an operator, or a person who is the customer's owner or admin. A key is neither."""
+    if is_operator(request):
+        return
+    roles = (Membership.Role.OWNER, Membership.Role.ADMIN)
+    if (
+        request.user.pk is None
+        or not customer.memberships.filter(user_id=request.user.pk, role__in=roles).exists()
+    ):
+        raise forbidden("This takes an operator's token, or an owner or admin of the customer.")
+
+
+def is_operator(request: Request) -> bool:
+    """Whether the caller has an operator's token, or is a superuser who is logged in."""
+    return isinstance(request.auth, OperatorToken) or bool(getattr(request.user, "is_superuser", False))
+
+
+def customers_seen_by(request: Request) -> CustomerQuerySet:
+    """All customers for an operator, its own for a key, those that it belongs to for a person."""
+    if is_operator(request):
+        return Customer.objects.all()
+    if isinstance(request.auth, ApiKey):
+        return Customer.objects.filter(pk=request.auth.customer_id)
+    return customers_of(request.user)
 
 
 def actor_of(request: Request) -> str:

@@ -12,6 +12,7 @@ from django.db import IntegrityError, transaction
 
 from billing import ledger
 from billing.models import Balance, Customer, Plan, PlanVersion, Subscription
+from billing.plans import default_slug
 
 
 class SubscriptionError(Exception):
@@ -53,6 +54,12 @@ def subscribe(customer: Customer, plan_slug: str, at: datetime) -> tuple[Subscri
         raise SubscriptionChanged(
             f"The subscription of {customer.external_id} has changed meanwhile. {now_on}"
         )
+
+
+def plan_of(customer: Customer) -> str:
+    """The slug of the plan that the customer is on."""
+    running = _running(customer)
+    return running.plan_version.plan.slug if running is not None else default_slug()
 
 
 def _offered(customer: Customer, plan_slug: str) -> PlanVersion:

@@ -309,8 +309,8 @@ class IdempotencyKey(models.Model):
     """What an idempotency key stands for; kept for ever (hashes only). The unique key decides between duplicates.
 
     Of an ingested event it says which one. Of a call, which may have been sent several times under it, the event of the
-    attempt that answered, and the most that one attempt came to: see `metering.store.claims`. The hashes of the two kinds
-    differ, so that one text may name both an event and a call.
+    attempt that answered, and the most that one attempt came to: see `metering.store.claims`. Of an act over the API, the
+    id of what it made. The hashes of the kinds differ, so that one text may name an event, a call and an act.
     """
 
     id = models.BigAutoField(primary_key=True)

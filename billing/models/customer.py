@@ -101,6 +101,10 @@ class Customer(models.Model):
         subscription = self.subscriptions.running_at(at).select_related("plan_version").first()
         if subscription is not None:
             return subscription.period_at(at)
+        return self.month_of(at)
+
+    def month_of(self, at: datetime) -> periods.Period:
+        """The period of `at` while it has no subscription."""
         return periods.period_at(self.period_anchor, "month", at)
 
 
