@@ -84,7 +84,7 @@ def build_gate() -> BillingGate:
 # indexes: the key, its customer, the balance, the subscription that runs, its version; where none runs, the default plan's last version.
 _READ = """select k.id as api_key_id, k.last_used_at, c.id as customer_id, c.is_active, c.currency, c.created_at,
     c.blocks_unpriced or coalesce(v.blocks_unpriced, false) as blocks_unpriced, s.anchor, coalesce(p.slug, %s) as plan,
-    coalesce(v.hard_credits, false) or coalesce(b.is_hard, false) as hard_limit,
+    coalesce(v.hard_credits, false) or coalesce(b.is_hard, false) as hard_limit, b.customer_id is not null as on_credit,
     v.interval as period_interval, v.shows_cost, v.when_short, v.outage, v.cost_book, v.list_book,
     v.requests_per_minute, v.tokens_per_minute, v.concurrent_calls
 from billing_api_keys k join billing_customers c on c.id = k.customer_id

@@ -59,6 +59,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrent_calls: int | None = None
+    on_credit: bool = False  # has a balance, which its calls move
 
 
 Load = Callable[[str], Awaitable[Snapshot | None]]
@@ -105,11 +106,13 @@ class BillingGate:
         return ledger_sql.HOLD if any(row.amount for row in batch) else None
 
     def settle(self, batch: Sequence[EventRow]) -> Contribution | None:
-        """Free what the calls had reserved, and charge what they came to. Names the posting on the events."""
+        """Free what the calls had reserved, and charge what they came to; nothing where nobody has credits. Names the
+        posting on the events."""
         postings: dict[UUID, UUID] = {}
         for row in batch:
-            row.posting_id = postings.setdefault(row.customer_id, row.id)
-        return ledger_sql.BOOKS
+            if row.on_credit:
+                row.posting_id = postings.setdefault(row.customer_id, row.id)
+        return ledger_sql.BOOKS if postings else None
 
     def _answer(self, digest: str, entry: "_Entry", at: datetime) -> Account | Refusal:
         if self._monotonic() - entry.read_at > max(STALE_S, self._max_stale_s):
@@ -228,4 +231,5 @@ def _account(digest: str, snapshot: Snapshot, at: datetime) -> Account:
         requests_per_minute=snapshot.requests_per_minute,
         tokens_per_minute=snapshot.tokens_per_minute,
         concurrent_calls=snapshot.concurrent_calls,
+        on_credit=snapshot.on_credit,
     )

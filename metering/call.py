@@ -115,6 +115,7 @@ class Call(msgspec.Struct, gc=True):
             raw_usage=usage.raw, extractor=usage.extractor,
             context=context_of(usage, terms), metadata=usage.metadata or {},
         )  # fmt: skip
+        row.on_credit = account.on_credit or account.hard_limit
         if self.cached:
             row.context["cache"] = "hit"
         if self.key:

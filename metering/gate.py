@@ -45,6 +45,7 @@ class Account(msgspec.Struct, frozen=True):
     requests_per_minute: int | None = None  # these three: None is no limit
     tokens_per_minute: int | None = None
     concurrent_calls: int | None = None
+    on_credit: bool = False  # has a balance, which its calls move
     metadata: dict[str, Any] = {}
 
 

@@ -121,6 +121,7 @@ class EventRow(msgspec.Struct, gc=False):
         None  # by price book, what a rate could still price; then listed as unpriced
     )
     claim: Claim | None = None  # its key decides what of it is charged
+    on_credit: bool = False  # its customer has a balance that it moves
 
 
 class CorrectionRow(msgspec.Struct, gc=False):
@@ -176,7 +177,7 @@ class Amendment(msgspec.Struct, gc=False):
 
 
 # Columns of usage_events; the rest of an EventRow says where else it counts, which hold it ends and which key it answers.
-NOT_STORED = frozenset({"hold_id", "hold_at", "day", "plan", "missing", "claim"})
+NOT_STORED = frozenset({"hold_id", "hold_at", "day", "plan", "missing", "claim", "on_credit"})
 EVENT_COLUMNS = tuple(name for name in EventRow.__struct_fields__ if name not in NOT_STORED)
 HOLD_COLUMNS = tuple(name for name in HoldRow.__struct_fields__ if name != "claim")
 CORRECTION_COLUMNS = CorrectionRow.__struct_fields__

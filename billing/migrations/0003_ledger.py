@@ -13,6 +13,9 @@ import pricing.fields
 from metering.schema import CreateHotTable
 
 # Nobody edits an entry, by whatever way they come. Balances are updated by every call: room for it on each page.
+# The trigger that does nothing is needed. Where somebody else has changed the row since the statement began, PostgreSQL checks
+# the constraints against what would have become of the old version, and refuses a change that fits the row as it is; only
+# where there is a trigger before the update it takes the new version first.
 PROTECTION = {
     "postgresql": (
         """create function billing_entries_stand() returns trigger language plpgsql as $$ begin
@@ -21,6 +24,9 @@ PROTECTION = {
         """create trigger billing_entries_stand before update or delete on billing_entries
             for each row execute function billing_entries_stand()""",
         "alter table billing_balances set (fillfactor = 50)",
+        """create function billing_balances_anew() returns trigger language plpgsql as $$ begin return new; end $$""",
+        """create trigger billing_balances_anew before update on billing_balances
+            for each row execute function billing_balances_anew()""",
     ),
     "sqlite": (
         """create trigger billing_entries_stand before update on billing_entries

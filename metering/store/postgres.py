@@ -88,7 +88,7 @@ def _record(fields: Iterable[str]) -> str:
     return ", ".join(f"{name} {_SPECIAL.get(name, 'text')}" for name in fields)
 
 
-_EVENT_FIELDS = tuple(name for name in EventRow.__struct_fields__ if name != "claim")
+_EVENT_FIELDS = tuple(name for name in EventRow.__struct_fields__ if name not in {"claim", "on_credit"})
 _EVENT_RECORD = _record(_EVENT_FIELDS)
 _HOLD_RECORD = _record(HOLD_COLUMNS)
 _CLAIM = ", claim json"

@@ -55,7 +55,7 @@ def call(customer: Customer, holds: str) -> HoldRow:
 
 
 def comes_to(hold: HoldRow, charge: str) -> EventRow:
-    return an_event(hold, charge_total=Decimal(charge))
+    return an_event(hold, charge_total=Decimal(charge), on_credit=True)
 
 
 def balance(customer: Customer) -> tuple[Decimal, Decimal]:
@@ -200,6 +200,15 @@ def test_where_no_limit_is_hard_credits_pay_first_and_the_rest_is_owed() -> None
     assert books_agree()
 
 
+def test_calls_of_customers_without_credits_ask_the_ledger_nothing() -> None:
+    gate = BillingGate(AccountLoader().load)
+    free, on_credit = an_event(call(payer()[0], "0")), an_event(a_hold(), on_credit=True)
+    assert gate.hold([call(payer("other")[0], "0")]) is None
+    assert gate.settle([free]) is None and free.posting_id is None
+    assert gate.settle([free, on_credit]) is not None
+    assert (free.posting_id, on_credit.posting_id) == (None, on_credit.id)
+
+
 def test_a_call_that_never_went_out_gives_its_reserve_back() -> None:
     customer = with_credits("10")
     hold = call(customer, "3")
@@ -218,7 +227,7 @@ def test_a_row_that_is_put_away_gives_its_reserve_back() -> None:
 
     async def act(recorder: Recorder) -> None:
         await recorder.hold(hold)
-        await recorder.settle(an_event(hold, tokens_input=2**70))
+        await recorder.settle(an_event(hold, tokens_input=2**70, on_credit=True))
 
     run(act)
     assert balance(customer) == (10, 0) and Hold.objects.count() == 0 and books_agree()
@@ -296,7 +305,7 @@ def test_a_batch_that_the_database_refuses_moves_nothing() -> None:
 
     async def act(lane: object) -> None:
         await lane.hold(uuid4(), 1, [good, bad], gate.hold([good, bad]))  # type: ignore[attr-defined]
-        events = [comes_to(good, "2"), an_event(bad, tokens_input=2**70)]
+        events = [comes_to(good, "2"), an_event(bad, tokens_input=2**70, on_credit=True)]
         with pytest.raises(BadRow):
             await lane.settle(uuid4(), 1, events, gate.settle(events))  # type: ignore[attr-defined]
 

@@ -109,7 +109,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(call=holds, charge=AMOUNTS | st.just(Decimal(0)), times=st.integers(1, 2))
     def settle(self, call: HoldRow, charge: Decimal, times: int) -> None:
         for _ in range(times):
-            event = an_event(call, charge_total=charge)
+            event = an_event(call, charge_total=charge, on_credit=True)
             ended = self.runner.run(self.lane.settle(uuid4(), 1, [event], self.gate.settle([event])))
             assert ended == ({call.id} if call.id in self.reserved else set())
             if call.id in self.reserved:

@@ -80,7 +80,7 @@ async def make_calls(order: dict[str, Any]) -> None:
             os.write(went_out, f"{hold.id}\n".encode())
             await asyncio.sleep(pause)
             story.tell("settle", hold.id, comes_to)
-            await recorder.settle(an_event(hold, charge_total=comes_to))
+            await recorder.settle(an_event(hold, charge_total=comes_to, on_credit=order["credits"]))
             story.tell("settled", hold.id)
 
     calls = [
