@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
 import pytest
 
+from billing.demo import PREPAID_CREDITS
 from tests.local_servers import free_port
 from tests.servers import ROOT, Databases, environment
 
@@ -90,6 +92,14 @@ def test_the_printed_curl_line_works_as_printed_and_a_second_start_keeps_everyth
         f"{base}/v1/billing/usage?customer=acme", headers={"Authorization": f"Bearer {token}"}
     )
     assert asked_by_operator.json()["current_usage"]["total_calls"] == 0
+    prepaid = {"x-api-key": second.named("Prepaid API key")}
+    call = {"task_type": "chat", "model": "demo-small", "prompt": "Hello"}
+    paid = httpx.post(f"{base}/v1/execute", headers=prepaid, json=call)
+    assert paid.status_code == 200, paid.text
+    balance = httpx.get(f"{base}/v1/customers/prepaid/balance", headers=prepaid).json()
+    assert Decimal(balance["available"]) == PREPAID_CREDITS - Decimal(paid.headers["x-usage-charge"])
+    assert Decimal(balance["available"]) < PREPAID_CREDITS
+    assert (balance["hard"], balance["held"]) == (True, "0")
     assert second.stop() == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{base}/healthz")
