@@ -3,6 +3,7 @@
 from django.urls import path
 
 from billing.api import UsageView
+from billing.check_api import CheckView
 from billing.credits_api import BalanceView, CreditsView, RefundView
 from billing.customers_api import CustomersView, CustomerView, KeysView, KeyView, SubscriptionsView
 from billing.plans_api import PlansView, PlanView
@@ -15,6 +16,7 @@ urlpatterns = [
     path("customers/<str:customer>/subscriptions", SubscriptionsView.as_view(), name="api-subscriptions"),
     path("plans", PlansView.as_view(), name="api-plans"),
     path("plans/<str:plan>", PlanView.as_view(), name="api-plan"),
+    path("usage/check", CheckView.as_view(), name="api-usage-check"),
     path("billing/usage", UsageView.as_view(), name="api-usage"),
     path("customers/<str:customer>/credits", CreditsView.as_view(), name="api-credits"),
     path(

@@ -62,6 +62,15 @@ def plan_of(customer: Customer) -> str:
     return running.plan_version.plan.slug if running is not None else default_slug()
 
 
+def version_of(customer: Customer) -> PlanVersion | None:
+    """The version of the plan that the customer is on: its subscription's, or the default plan's current one."""
+    running = _running(customer)
+    if running is not None:
+        return running.plan_version
+    default = Plan.objects.filter(slug=default_slug()).first()
+    return default.current if default is not None else None
+
+
 def _offered(customer: Customer, plan_slug: str) -> PlanVersion:
     plan = Plan.objects.filter(slug=plan_slug).first()
     version = plan.current if plan is not None else None
