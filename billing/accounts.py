@@ -86,7 +86,9 @@ _READ = """select k.id as api_key_id, k.last_used_at, c.id as customer_id, c.is_
     c.blocks_unpriced or coalesce(v.blocks_unpriced, false) as blocks_unpriced, s.anchor, coalesce(p.slug, %s) as plan,
     coalesce(v.hard_credits, false) or coalesce(b.is_hard, false) as hard_limit, b.customer_id is not null as on_credit,
     v.interval as period_interval, v.shows_cost, v.when_short, v.outage, v.cost_book, v.list_book,
-    v.requests_per_minute, v.tokens_per_minute, v.concurrent_calls
+    v.requests_per_minute, v.tokens_per_minute, v.concurrent_calls,
+    case when v.requests_per_minute is not null or v.tokens_per_minute is not null
+        then (select (count(*) + 1) / 2 from usage_writers where fenced_at is null) end as processes
 from billing_api_keys k join billing_customers c on c.id = k.customer_id
 left join billing_balances b on b.customer_id = c.id
 left join billing_subscriptions s on s.customer_id = c.id and s.ended_at is null
@@ -104,12 +106,14 @@ def _read(digest: str) -> tuple[Snapshot, bool] | None:
     if row is None:
         return None
     # A plan that nobody has published says nothing, so its columns are left to the defaults.
+    # A process has a writer for holds and one for settlements; one that has made no call yet has none.
     said = {name: _utc(value) for name, value in zip(columns, row, strict=True) if value is not None}
     noted_at = said.pop("last_used_at", None)
     anchor, created_at = said.pop("anchor", None), said.pop("created_at")
     if anchor is None:
         said["period_interval"] = "month"
     said["period_anchor"] = anchor or anchor_of(created_at)
+    said["processes"] = max(1, said.get("processes", 1))
     snapshot = msgspec.convert(said, Snapshot, strict=False)  # SQLite knows ids as text, and true as 1
     return snapshot, noted_at is None or noted_at < clock.now() - USED_NOTED_EVERY
 

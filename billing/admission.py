@@ -12,15 +12,15 @@ import asyncio
 import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from billing import keys, ledger_sql, periods
+from billing.bounded import Bounded
+from billing.rate_limits import RateLimits
 from metering.gate import Account, Contribution, Headers, Outage, WhenShort
 from metering.problem import Refusal, customer_suspended, invalid_api_key, metering_unavailable
 from metering.rows import EventRow, HoldRow
@@ -60,6 +60,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     tokens_per_minute: int | None = None
     concurrent_calls: int | None = None
     on_credit: bool = False  # has a balance, which its calls move
+    processes: int = 1  # that share the rate limits
 
 
 Load = Callable[[str], Awaitable[Snapshot | None]]
@@ -81,6 +82,7 @@ class BillingGate:
         self._unknown: Bounded[float] = Bounded(UNKNOWN_MAX)  # digest → when it was found unknown
         self._loading: dict[str, asyncio.Task[bool]] = {}
         self._failed_at = -math.inf
+        self._rate_limits = RateLimits(monotonic)
 
     async def resolve(self, headers: Headers, at: datetime) -> Account | Refusal:
         """The account behind the key in `headers`, in the billing period of `at`; or the refusal."""
@@ -110,6 +112,7 @@ class BillingGate:
         posting on the events."""
         postings: dict[UUID, UUID] = {}
         for row in batch:
+            self._rate_limits.used(row.customer_id, row.tokens_total)
             if row.on_credit:
                 row.posting_id = postings.setdefault(row.customer_id, row.id)
         return ledger_sql.BOOKS if postings else None
@@ -117,11 +120,21 @@ class BillingGate:
     def _answer(self, digest: str, entry: "_Entry", at: datetime) -> Account | Refusal:
         if self._monotonic() - entry.read_at > max(STALE_S, self._max_stale_s):
             return metering_unavailable()
-        if not entry.snapshot.is_active:
+        snapshot = entry.snapshot
+        if not snapshot.is_active:
             return customer_suspended()
+        if snapshot.requests_per_minute is not None or snapshot.tokens_per_minute is not None:
+            limited = self._rate_limits.admit(
+                snapshot.customer_id,
+                requests=snapshot.requests_per_minute,
+                tokens=snapshot.tokens_per_minute,
+                processes=snapshot.processes,
+            )
+            if limited is not None:
+                return limited
         account = entry.account
         if account is None or not account.period_start <= at < account.period_end:
-            account = entry.account = _account(digest, entry.snapshot, at)
+            account = entry.account = _account(digest, snapshot, at)
         return account
 
     def _recently_unknown(self, digest: str) -> bool:
@@ -162,35 +175,6 @@ class _Entry:
     def __init__(self, snapshot: Snapshot, read_at: float) -> None:
         self.snapshot, self.read_at = snapshot, read_at
         self.account: Account | None = None
-
-
-_V = TypeVar("_V")
-
-
-class Bounded(Generic[_V]):
-    """A dictionary that forgets what was used longest ago."""
-
-    def __init__(self, size_max: int) -> None:
-        self._size_max = size_max
-        self._items: OrderedDict[str, _V] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def get(self, key: str) -> _V | None:
-        value = self._items.get(key)
-        if value is not None:
-            self._items.move_to_end(key)
-        return value
-
-    def put(self, key: str, value: _V) -> None:
-        self._items[key] = value
-        self._items.move_to_end(key)
-        if len(self._items) > self._size_max:
-            self._items.popitem(last=False)
-
-    def pop(self, key: str) -> None:
-        self._items.pop(key, None)
 
 
 def key_in(headers: Headers) -> bytes | None:

@@ -7,6 +7,7 @@ customer first in the real primary key and `usage_events` partitioned by month, 
 from typing import Any, ClassVar
 
 from django.db import models
+from django.db.models import Q
 
 from pricing.fields import AmountField
 
@@ -283,6 +284,9 @@ class Writer(models.Model):
 
     class Meta:
         db_table = "usage_writers"
+        indexes: ClassVar = [
+            models.Index(fields=["id"], condition=Q(fenced_at=None), name="usage_writers_alive")
+        ]
 
     def __str__(self) -> str:
         return str(self.id)

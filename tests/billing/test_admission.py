@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from billing import admission, keys
-from billing.admission import BillingGate, Bounded, Snapshot, key_in
+from billing.admission import BillingGate, Snapshot, key_in
+from billing.bounded import Bounded
 from metering.gate import Account
 from metering.problem import Refusal
 
