@@ -20,6 +20,7 @@ from metering.hold_bound.caps import ModelCap, cap_of
 from metering.hold_bound.media import AUDIO_BYTES_PER_SECOND, AUDIO_TOKENS_PER_SECOND
 from metering.hold_bound.parts import Json, RequestMedia
 from metering.hold_bound.text import text_tokens
+from metering.hold_bound.unread import heads, is_heavy
 
 COUNT_MAX = 2**53
 _NAMES_MAX, _NAME_MAX = 16, 64  # of what is open-ended: callers choose some of these names
@@ -104,6 +105,11 @@ _ANTHROPICS_CALLERS_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
 _SPECIAL = _STORED | _ROUNDS | _WRITERS | _FEES | {"tools", "toolConfig", "context_management", "prompt"}
 
 _BEYOND_LIMITS = frozenset({"thinking", "prediction"})
+# What of a body is read where the rest is too much of it: all that decides what may be written, and by which prices.
+_DECIDING = (
+    frozenset().union(*_LIMITS.values()) | _COUNTS | _CONFIGS | _SPECIAL | _BEYOND_LIMITS
+    | {"modalities", "size", "documents", "message", "service_tier", "serviceTier", "speed", "inference_geo"}
+)  # fmt: skip
 _NONE: frozenset[str] = frozenset()
 _NO_REQUEST = frozenset(
     {"openai_batch", "openai_live", "openai_realtime", "gemini_live", "otel_span"}
@@ -150,13 +156,22 @@ def hold_bound(body: bytes, wire_format: str, facts: RequestFacts) -> HoldBound:
     cap = cap_of(model)
     if wire_format == "openai_transcription":
         return _transcription(len(body), cap)
-    document = None if wire_format in _NO_REQUEST else _decode(body)
+    if wire_format in _NO_REQUEST:
+        return NOTHING_KNOWN
+    unread = is_heavy(body)
+    document = _heads(body) if unread else _decode(body)
     if document is None:
         return NOTHING_KNOWN
     try:
-        return _Request(document, body, wire_format, model, cap).bound()
+        return _Request(document, body, wire_format, model, cap, unread=unread).bound()
     except (RecursionError, OverflowError):  # nested deeper, or larger, than anything that is meant
         return NOTHING_KNOWN
+
+
+def _heads(body: bytes) -> Json | None:
+    """What of a heavy body decides how much the call may write; None where any of that is unread."""
+    found = heads(body, _DECIDING)
+    return None if found is None or found[1] else found[0]
 
 
 def _transcription(size: int, cap: ModelCap) -> HoldBound:
@@ -184,9 +199,22 @@ _decode_strictly = msgspec.json.Decoder().decode
 class _Request:
     """One request on its way to its bound."""
 
-    __slots__ = ("_body", "_cap", "_configs", "_document", "_model", "_open", "_units", "_wire_format")
+    __slots__ = (
+        "_body",
+        "_cap",
+        "_configs",
+        "_document",
+        "_model",
+        "_open",
+        "_units",
+        "_unread",
+        "_wire_format",
+    )
 
-    def __init__(self, document: Json, body: bytes, wire_format: str, model: str, cap: ModelCap) -> None:
+    def __init__(
+        self, document: Json, body: bytes, wire_format: str, model: str, cap: ModelCap, *, unread: bool
+    ) -> None:
+        self._unread = unread  # what is read is not in the document: it may be all that the model takes
         self._document, self._body, self._wire_format = document, body, wire_format
         self._model, self._cap = model, cap
         self._configs: list[Json] = [
@@ -243,6 +271,8 @@ class _Request:
 
     def _input(self, template: int, *, beyond_body: bool) -> dict[str, int] | None:
         """What is read, by modality. A call that reads what its body does not hold may fill the model's context with it."""
+        if self._unread:
+            return None if self._cap.input is None or beyond_body else {"": self._cap.input + template}
         media = RequestMedia(
             self._model, self._first("mediaResolution", "media_resolution") if self._configs else None
         )

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -540,3 +541,49 @@ def test_the_demo_models_keep_to_what_is_said_of_them(name: str) -> None:
     assert most is not None
     lengths = [reply(CHAT_MODELS[name], [str(number)]).tokens_output for number in range(2_000)]
     assert max(lengths) <= most <= max(lengths) + 2
+
+
+# --- bodies that are too much to be read
+
+
+MANY = 60_000
+
+
+def heavy(**fields: Any) -> Json:
+    """A body of very many values."""
+    return {"messages": [{"role": "user", "content": [[]] * MANY}], **fields}
+
+
+def test_a_body_of_too_many_values_may_fill_the_models_context() -> None:
+    found = bound(heavy(max_tokens=9, n=2))
+    assert found.tokens_input == {"": cap_of("gpt-4o").input}
+    assert found.tokens_output == 9 * 2, "what limits the answer is read all the same"
+
+
+def test_it_has_no_bound_where_the_models_context_is_not_known() -> None:
+    assert bound(heavy(max_tokens=9), model="nobody-knows-it").tokens_input is None
+
+
+@pytest.mark.parametrize("name", ["tools", "prompt", "generationConfig", "documents"])
+def test_it_has_no_bound_where_what_decides_is_itself_too_much(name: str) -> None:
+    assert bound({"max_tokens": 9, name: [[]] * MANY}) == NOTHING_KNOWN
+
+
+def test_what_it_may_read_beyond_its_body_is_not_forgotten() -> None:
+    assert bound(heavy(max_tokens=9, previous_response_id="resp_1")).tokens_input is None
+
+
+def test_the_objects_of_a_heavy_body_are_never_made() -> None:
+    body = json.dumps(heavy(max_tokens=9)).encode()
+    tracemalloc.start()
+    try:
+        hold_bound(body, "openai_chat", RequestFacts(model="gpt-4o", readable=True))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(body), "60,000 lists would take ten times as much"
+
+
+def test_a_long_text_is_not_heavy() -> None:
+    asked = {"messages": [{"role": "user", "content": "How many roads, and why? " * 40_000}], "max_tokens": 9}
+    assert bound(asked).tokens_input == {"": text_of(asked)}
