@@ -1,11 +1,13 @@
 """Rating events again of which some share an idempotency key: all attempts under it cost no more than the dearest.
 
 What an attempt that was cut short came to when another was settled says nothing once rates have changed, so it is derived
-from the attempts themselves. Each pays up to its own charge, as far as the dearest is not yet paid by the others, as they
-are charged by then. With the rates that they were settled by this changes nothing.
+from the attempts themselves. Those that are rated together share what the dearest of them comes to, less what the others
+are charged, which stands. Each goes on paying what it pays, as far as its own charge allows; what is missing is added in
+the order in which they were settled, what is too much is taken from the last. So with the rates that they were settled by
+nothing changes, and whoever computes the shares again when some of them are written finds the same for the rest.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -16,7 +18,7 @@ from django.db.models import Q
 from metering.histories import LATENESS_MAX, histories
 from metering.ids import instant_of
 from metering.models import IdempotencyKey, UsageEvent
-from metering.reprice import COLUMNS_ASKED, Kept, Others, Repriced, reprice
+from metering.reprice import COLUMNS_ASKED, Kept, Repriced, reprice
 from metering.rows import EventRow, KeyMove, Standing
 from pricing.pricelist import RateCard
 
@@ -26,20 +28,21 @@ _Key = tuple[UUID, str]
 
 
 class Repricer:
-    """Rates pages of events by one card. What it made of an attempt counts for the others, written or not."""
+    """Rates pages of events by one card. `is_meant` says of an attempt whether it is rated sooner or later by the same card,
+    or stands. What was made of an attempt counts for the others, written or not."""
 
-    def __init__(self, card: RateCard) -> None:
-        self._card = card
+    def __init__(self, card: RateCard, is_meant: Callable[[EventRow], bool]) -> None:
+        self._card, self._is_meant = card, is_meant
         self._attempts: dict[_Key, dict[UUID, EventRow]] = {}
         self._standings: dict[_Key, Standing] = {}
-        self._own: dict[UUID, Decimal] = {}  # what an attempt comes to by itself
+        self._own: dict[
+            UUID, Decimal | None
+        ] = {}  # what an attempt comes to by itself; None: it stands as it is
 
     def reprice(self, events: Sequence[EventRow]) -> list[Repriced | Kept]:
         """Events of a page, as they count now, in the order in which they are to be rated."""
         self._read([event for event in events if _key_of(event) is not None])
-        # By the order of their settling, the dearest last: it takes what the others leave of its charge.
-        outcomes = {event.id: self._reprice(event) for event in sorted(events, key=_before)}
-        return [outcomes[event.id] for event in events]
+        return [self._reprice(event) for event in events]
 
     def move_of(self, event: EventRow) -> KeyMove | None:
         """How the event's key, while it is open, comes to stand once the page is written: whoever answers under it pays what
@@ -59,24 +62,36 @@ class Repricer:
             by_others = "charged_before" in event.context and "repeat_of" not in event.context
             return Kept("shares a key") if by_others else reprice(event, self._card)
         attempts = self._attempts.setdefault(key, {})
-        others = [attempt for attempt in attempts.values() if attempt.id != event.id]
-        if any(other.currency != event.currency for other in others):
+        attempts.setdefault(event.id, event)
+        if any(attempt.currency != event.currency for attempt in attempts.values()):
             return Kept("shares a key")
-        outcome = reprice(
-            event, self._card,
-            Others(
-                max((self._own_charge(other) for other in others), default=ZERO),
-                sum((other.charge_total or ZERO for other in others), ZERO),
-            ),
-        )  # fmt: skip
+        outcome = reprice(event, self._card, self._share(event.id, list(attempts.values())))
         attempts[event.id] = outcome.event if isinstance(outcome, Repriced) else event
         return outcome
 
-    def _own_charge(self, attempt: EventRow) -> Decimal:
+    def _share(self, event_id: UUID, attempts: list[EventRow]) -> Decimal:
+        """What of its key's cost this attempt bears."""
+        stands = sum((one.charge_total or ZERO for one in attempts if self._own_charge(one) is None), ZERO)
+        shared = [
+            (one, own) for one in sorted(attempts, key=_settled) if (own := self._own_charge(one)) is not None
+        ]
+        shares = {one.id: min(one.charge_total or ZERO, own) for one, own in shared}
+        missing = max(ZERO, max((own for _, own in shared), default=ZERO) - stands) - sum(
+            shares.values(), ZERO
+        )
+        for one, own in shared if missing > 0 else reversed(shared):
+            change = min(own - shares[one.id], missing) if missing > 0 else max(-shares[one.id], missing)
+            shares[one.id] += change
+            missing -= change
+        return shares.get(event_id, ZERO)
+
+    def _own_charge(self, attempt: EventRow) -> Decimal | None:
+        """What it comes to by itself; None where it is not rated, and is charged as it stands."""
         if attempt.id not in self._own:
-            outcome = reprice(attempt, self._card)
-            known = outcome.event.charge_total if isinstance(outcome, Repriced) else None
-            self._own[attempt.id] = known or ZERO
+            outcome = reprice(attempt, self._card) if self._is_meant(attempt) else None
+            self._own[attempt.id] = (
+                outcome.event.charge_total or ZERO if isinstance(outcome, Repriced) else None
+            )
         return self._own[attempt.id]
 
     def _read(self, events: Iterable[EventRow]) -> None:
@@ -96,9 +111,10 @@ class Repricer:
                     self._attempts[key][attempt.id] = attempt
 
 
-def _before(event: EventRow) -> Decimal:
+def _settled(event: EventRow) -> tuple[Decimal, datetime, UUID]:
+    """The order in which attempts were settled."""
     before = event.context.get("charged_before", "0")
-    return Decimal(before) if isinstance(before, str) else ZERO
+    return (Decimal(before) if isinstance(before, str) else ZERO), event.created_at, event.id
 
 
 def _key_of(event: EventRow) -> _Key | None:

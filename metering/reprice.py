@@ -40,17 +40,6 @@ class Kept(msgspec.Struct, frozen=True):
     why: Why
 
 
-class Others(msgspec.Struct, frozen=True):
-    """The other attempts under an event's key that may pay: what the dearest comes to by the rates of now, as far as it has
-    a price, and what they are all charged."""
-
-    dearest: Decimal = Decimal(0)
-    charged: Decimal = Decimal(0)
-
-
-ALONE = Others()
-
-
 class Repriced(msgspec.Struct, frozen=True):
     """An event as the rates of now make it. `missing`: what still has no rate, by book."""
 
@@ -59,9 +48,8 @@ class Repriced(msgspec.Struct, frozen=True):
     differs: bool  # in an amount, in the currency or in whether it is priced
 
 
-def reprice(event: EventRow, card: RateCard, others: Others = ALONE) -> Repriced | Kept:
-    """Rate an event, as it counts now, once more. Under a key it pays up to its own charge, as long as all attempts together
-    cost no more than the dearest."""
+def reprice(event: EventRow, card: RateCard, share: Decimal | None = None) -> Repriced | Kept:
+    """Rate an event, as it counts now, once more. `share`: what is left to it of what its key costs; None: all of it."""
     if event.usage_source == "none":
         return Kept("no usage")
     if "truncated" in event.buckets or "truncated" in event.context:
@@ -70,9 +58,8 @@ def reprice(event: EventRow, card: RateCard, others: Others = ALONE) -> Repriced
         card, usage_of(event), terms_of(event),
         at=event.occurred_at, currency=event.currency, by_plan=event.pricing_status == "by_plan",
     )  # fmt: skip
-    if rated.charge_total is not None:
-        left = max(others.dearest, rated.charge_total) - others.charged
-        rated = msgspec.structs.replace(rated, charge_total=min(rated.charge_total, max(Decimal(0), left)))
+    if rated.charge_total is not None and share is not None:
+        rated = msgspec.structs.replace(rated, charge_total=min(rated.charge_total, share))
     if _lost_its_currency(event, rated):
         return Kept("other currency")
     if not all(amount_fits(getattr(rated, name)) for name in AMOUNTS):

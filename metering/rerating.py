@@ -55,6 +55,14 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
     def of(cls, run: Rerating) -> Self:
         return msgspec.convert(run.arguments, cls)
 
+    def covers(self, event: EventRow) -> bool:
+        """Whether an event, as it counts now, is meant and lies within."""
+        return (
+            self.start <= event.occurred_at < self.end
+            and self.customer_id in (None, event.customer_id)
+            and self.matches(event)
+        )
+
     def matches(self, event: EventRow) -> bool:
         """Whether an event, as it counts now, is meant."""
         parts = event.context.get("parts", ())
@@ -90,7 +98,9 @@ class Seen(msgspec.Struct, frozen=True):
 
 def look(selection: Selection, card: RateCard, *, page: int = PAGE) -> Iterator[list[Seen]]:
     """A dry run: every event that is meant, in pages of one customer each. Writes nothing."""
-    repricer = Repricer(card)  # nothing is written, so it has to know what it said of earlier pages
+    repricer = Repricer(
+        card, selection.covers
+    )  # nothing is written, so it has to know what it said of earlier pages
     for histories_of_page in _pages(selection, None, page):
         yield _rate(selection, histories_of_page, repricer)
 
@@ -128,7 +138,7 @@ def apply(
     selection = Selection.of(run)
     with Amender(store) as amender:
         for found in _pages(selection, run, page):
-            rated = _rate(selection, found, Repricer(card))
+            rated = _rate(selection, found, Repricer(card, selection.covers))
             written = _write(amender, run, selection, rated, card, now)
             _move_on(run, found[-1].event, rated)
             yield [one for one in rated if not one.differs] + written
@@ -157,7 +167,9 @@ def _write(
         written += [one for one in waiting if one.old.id in outcome.done]
         _note_refused(run, outcome)
         met = [one.history.event for one in waiting if one.old.id not in outcome.done | outcome.refused]
-        waiting = [one for one in _rate(selection, _again(met), Repricer(card)) if one.differs]
+        waiting = [
+            one for one in _rate(selection, _again(met), Repricer(card, selection.covers)) if one.differs
+        ]
     raise Stopped(f"{len(waiting)} events are being corrected by somebody else")
 
 

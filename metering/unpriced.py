@@ -97,7 +97,9 @@ def _amendments(entries: Sequence[UnpricedEvent], card: RateCard, at: datetime) 
     )  # fmt: skip
     found = {history.event.id: history for history in histories(events, COLUMNS_ASKED)}
     known = [found[entry.event_id] for entry in entries if entry.event_id in found]
-    repricer = Repricer(card)
+    asked = set(found)
+    # Those that have no charge yet are listed as well and have their turn; what others are charged stands.
+    repricer = Repricer(card, lambda event: event.charge_total is None or event.id in asked)
     outcomes = repricer.reprice([history.now for history in known])
     made_of: dict[UUID, tuple[Repriced | Kept | None, KeyMove | None]] = {
         history.event.id: (outcome, repricer.move_of(history.now))
