@@ -153,8 +153,8 @@ def _balances(ctes: str | None, b: str, ended: str) -> str:
 
 _STATE = tuple(name for name in Amendment.__struct_fields__ if name not in {"corrections", "key"})
 # Another who corrected the event meanwhile has taken its next revision: then nothing of the amendment is written. A second
-# correction of an event follows its first one only. Locks in the order of their classes: the list of what is unpriced, the
-# corrections, daily usage.
+# correction of an event follows its first one only. Where nothing is corrected, whoever asked a newer catalogue knows more.
+# Locks in the order of their classes: the list of what is unpriced, the corrections, daily usage.
 _CORRECTED = f"returning {CORRECTION_LIST}"
 
 
@@ -164,7 +164,7 @@ def _amend_sql(keyed: bool, ctes: str | None) -> str:
 with s as materialized (select * from json_to_recordset(%(rows)s::json) as x(steps integer, {_record(_STATE)})),
 c as materialized (select * from json_to_recordset(%(corrections)s::json) as x(step integer, {_record(CORRECTION_COLUMNS)})),
 {KEPT if keyed else ""}
-locked as materialized (select u.customer_id, u.event_id from usage_unpriced u join s using (customer_id, event_id)
+locked as materialized (select u.customer_id, u.event_id, u.card_version from usage_unpriced u join s using (customer_id, event_id)
     {"where (select count(*) from kept) >= 0" if keyed else ""} order by u.customer_id, u.event_id for update of u),
 firsts as (insert into usage_corrections ({CORRECTION_LIST})
     select {CORRECTION_LIST} from c where c.step = 1 and (select count(*) from locked) >= 0
@@ -175,8 +175,8 @@ seconds as (insert into usage_corrections ({CORRECTION_LIST})
     select {", ".join("c." + name for name in CORRECTION_COLUMNS)} from c join firsts f using (customer_id, event_id)
     where c.step = 2 order by c.customer_id, c.event_id {_CORRECTED}),
 done as materialized (
-    select customer_id, event_id from firsts union all select s.customer_id, s.event_id from s join locked using (customer_id, event_id)
-    where s.steps = 0 and not exists (select 1 from usage_corrections k where k.customer_id = s.customer_id
+    select customer_id, event_id from firsts union all select s.customer_id, s.event_id from s join locked l using (customer_id, event_id)
+    where s.steps = 0 and l.card_version <= s.card_version and not exists (select 1 from usage_corrections k where k.customer_id = s.customer_id
         and k.event_id = s.event_id and k.revision > s.revision)),
 closed as (delete from usage_unpriced u using s, done d where u.customer_id = s.customer_id and u.event_id = s.event_id
     and d.customer_id = s.customer_id and d.event_id = s.event_id and s.missing is null returning 1),

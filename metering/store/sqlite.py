@@ -82,7 +82,8 @@ _SWEPT = f"""select {EVENT_LIST} from usage_events where customer_id = :customer
 _CORRECTIONS_OF = "select revision, reason, new from usage_corrections where customer_id = ? and event_id = ? order by revision"
 _INSERT_CORRECTION = f"""insert into usage_corrections ({CORRECTION_LIST}) values ({", ".join(":" + name for name in CORRECTION_COLUMNS)})
     on conflict (customer_id, event_id, revision) do nothing"""
-_UNCHANGED = """select 1 from usage_unpriced u where u.event_id = :event_id and u.customer_id = :customer_id and not exists (
+_UNCHANGED = """select 1 from usage_unpriced u where u.event_id = :event_id and u.customer_id = :customer_id
+    and u.card_version <= :card_version and not exists (
     select 1 from usage_corrections k where k.customer_id = u.customer_id and k.event_id = u.event_id and k.revision > :revision)"""
 _CLOSE_UNPRICED = "delete from usage_unpriced where event_id = :event_id and customer_id = :customer_id"
 _REOPEN_UNPRICED = f"""insert into usage_unpriced ({UNPRICED_LIST}) values ({", ".join(":" + name for name in UNPRICED)})

@@ -1,19 +1,22 @@
 """Unpriced is a state: listed together with the event, and ended when a rate covers its instant."""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from django.db import connection
 
 from metering import rollups, tasks, unpriced
 from metering.context import Terms
 from metering.models import DailyUsage, UnpricedEvent, UsageCorrection, UsageEvent
-from metering.rows import EventRow, HoldRow
+from metering.rows import Amendment, EventRow, HoldRow
 from metering.store import Store
 from metering.store.bulk import BulkLane, hash_of
 from metering.store.memory import MemoryStore
@@ -269,3 +272,67 @@ def test_what_is_missing_is_told_by_book_and_model() -> None:
     ]
     assert {lack.since for lack in unpriced.lacks()} == {first.occurred_at}
     assert unpriced.count_open() == 3
+
+
+def said(event: EventRow, missing: dict[str, list[str]] | None, card_version: int) -> Amendment:
+    """What somebody who asked that version of the catalogue found missing, and nothing to correct."""
+    return Amendment(
+        customer_id=event.customer_id, event_id=event.id, created_at=event.created_at, occurred_at=event.occurred_at,
+        provider=event.provider, model=event.model, missing=missing, revision=0, card_version=card_version,
+    )  # fmt: skip
+
+
+def amended(one: Amendment) -> bool:
+    async def write() -> bool:
+        lane = await current_store().open_lane("test")
+        try:
+            return bool(await lane.amend([one]))
+        finally:
+            await lane.close()
+
+    return asyncio.run(write())
+
+
+def listed() -> list[tuple[Any, int]]:
+    return list(UnpricedEvent.objects.values_list("missing", "card_version"))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("missing", [{"list": ["in_uncached"]}, None], ids=["some", "nothing"])
+def test_who_asked_an_older_catalogue_does_not_overwrite_what_a_newer_one_said(missing: Any) -> None:
+    [event] = made()
+    assert amended(said(event, {"list": ["out_visible"]}, card_version=8))
+    assert not amended(said(event, missing, card_version=7))
+    assert listed() == [({"list": ["out_visible"]}, 8)]
+    assert amended(said(event, missing, card_version=8)), "the same catalogue may be asked twice"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.engine("postgresql")
+def test_who_asked_an_older_catalogue_is_told_so_even_if_the_newer_answer_is_just_being_written() -> None:
+    [event] = made()
+    parameters = connection.get_connection_params()
+    named = {
+        name: parameters[name]
+        for name in ("dbname", "user", "password", "host", "port")
+        if parameters.get(name)
+    }
+    with psycopg.connect(**named) as newer, ThreadPoolExecutor(1) as threads:
+        newer.execute('update usage_unpriced set missing = \'{"list": ["out_visible"]}\', card_version = 8')
+        stale = threads.submit(amended, said(event, None, card_version=7))
+        wait_until_somebody_waits_for_a_lock()
+        newer.commit()
+        assert stale.result(10) is False
+    assert listed() == [({"list": ["out_visible"]}, 8)]
+
+
+def wait_until_somebody_waits_for_a_lock() -> None:
+    for _ in range(1000):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            )
+            if cursor.fetchone() != (0,):
+                return
+        time.sleep(0.005)
+    raise AssertionError("nobody waits")
