@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 from django.db import transaction
+from django.db.models import F
 
+from pricing import clock
 from pricing.conditions import EXACT, Conditions, Match
 from pricing.models import CatalogueVersion, ModelAlias, PriceBook, Rate
 from pricing.money import EXACT as EXACTLY, decimal_string
-from pricing.pricelist import Rate as CardRate, RateCard, model_behind
+from pricing.pricelist import Alias, Rate as CardRate, RateCard, model_behind
 from pricing.units import is_billable, is_token
 
 PRICE_FILES = ("openai", "anthropic", "google", "demo")
@@ -76,19 +78,24 @@ def load_rate_card() -> RateCard:
 
 
 def alias_resolver() -> Callable[[str, str], str]:
-    """A function from (provider, name) to the name under which we have rates for that model; else the name as it is."""
-    aliases = _stored_aliases()
+    """A function from (provider, name) to the name under which we have rates for that model now; else the name as it is."""
+    aliases, now = _stored_aliases(), clock.now()
     own = set(Rate.objects.order_by().values_list("provider", "model").distinct())
 
     def resolved(provider: str, name: str) -> str:
-        return name if (provider, name) in own else model_behind(aliases, provider, name) or name
+        return name if (provider, name) in own else model_behind(aliases, provider, name, now) or name
 
     return resolved
 
 
-def _stored_aliases() -> dict[tuple[str, str], str]:
-    rows = ModelAlias.objects.values_list("provider", "alias", "model")
-    return {(provider, alias): model for provider, alias, model in rows}
+def _stored_aliases() -> dict[tuple[str, str], list[Alias]]:
+    """What each alias stands for, one after the other."""
+    aliases: dict[tuple[str, str], list[Alias]] = defaultdict(list)
+    rows = ModelAlias.objects.order_by(F("effective_from").asc(nulls_first=True))
+    columns = ("provider", "alias", "model", "effective_from", "effective_to")
+    for provider, alias, model, start, end in rows.values_list(*columns):
+        aliases[provider, alias].append(Alias(model, start, end))
+    return dict(aliases)
 
 
 def read_price_files() -> PriceFiles:

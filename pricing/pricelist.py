@@ -20,7 +20,7 @@ from pricing.conditions import PREFIX
 from pricing.hours import zone_of
 from pricing.tariff import BucketPrice, ModelPrices, Rate, Tariff, counting
 
-__all__ = ["DATE", "BucketPrice", "CurrentCard", "ModelPrices", "Rate", "RateCard", "Tariff"]
+__all__ = ["DATE", "Alias", "BucketPrice", "CurrentCard", "ModelPrices", "Rate", "RateCard", "Tariff"]
 
 # In an alias: stands for the date of a snapshot, 20250929 or 2025-09-29.
 DATE = "{date}"
@@ -37,12 +37,40 @@ _STRANGERS_MAX = (
 )
 _NAME_MAX = 256  # a longer name is worked out each time
 
-Aliases = Mapping[tuple[str, str], str]  # (provider, alias) -> model
+
+class Alias(msgspec.Struct, frozen=True):
+    """What an alias stands for in [effective_from, effective_to); None: always, and until further notice."""
+
+    model: str
+    effective_from: datetime | None = None
+    effective_to: datetime | None = None
+
+    def holds_at(self, instant: datetime) -> bool:
+        return (self.effective_from is None or self.effective_from <= instant) and (
+            self.effective_to is None or instant < self.effective_to
+        )
 
 
-def model_behind(aliases: Aliases, provider: str, name: str) -> str | None:
-    """The model that `name` is another name for, also as a snapshot of any date; None when it is none."""
-    return aliases.get((provider, name)) or aliases.get((provider, _DATED.sub(DATE, name)))
+Aliases = Mapping[
+    tuple[str, str], Sequence[Alias]
+]  # by (provider, alias); at most one of each holds at a time
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+
+def model_behind(aliases: Aliases, provider: str, name: str, at: datetime) -> str | None:
+    """The model that `name` is another name for at that instant, also as a snapshot of any date; None when it is none."""
+    for known in (name, _DATED.sub(DATE, name)):
+        for alias in aliases.get((provider, known), ()):
+            if alias.holds_at(at):
+                return alias.model
+    return None
+
+
+def _always(
+    aliases: "Mapping[tuple[str, str], str | Sequence[Alias]]",
+) -> dict[tuple[str, str], Sequence[Alias]]:
+    """The aliases as they are compiled; a plain name stands for a model at any time."""
+    return {key: (Alias(said),) if isinstance(said, str) else tuple(said) for key, said in aliases.items()}
 
 
 class _History(msgspec.Struct, frozen=True):
@@ -71,13 +99,15 @@ class RateCard:
         "version",
     )  # fmt: skip
 
-    def __init__(self, rates: Iterable[Rate], aliases: Aliases, version: int) -> None:
+    def __init__(
+        self, rates: Iterable[Rate], aliases: "Mapping[tuple[str, str], str | Sequence[Alias]]", version: int
+    ) -> None:
         self._exact: dict[tuple[str, str, str], list[Rate]] = defaultdict(list)  # by (book, provider, model)
         self._prefixes: dict[
             tuple[str, str], dict[str, list[Rate]]
         ] = {}  # by (book, provider), then by prefix
         self._lengths: dict[tuple[str, str], tuple[int, ...]] = {}  # of these prefixes, the longest first
-        self._aliases = dict(aliases)
+        self._aliases = _always(aliases)
         self.rates = 0  # how many are in it
         self.version = version  # of the catalogue
         for rate in rates:
@@ -106,8 +136,11 @@ class RateCard:
         return cls((), {}, 0)
 
     @classmethod
-    def compile(cls, rates: Iterable[Rate], aliases: Aliases, version: int) -> Self:
-        """The card of these rates. An alias may end in `{date}` for any dated snapshot; an exact name wins over it.
+    def compile(
+        cls, rates: Iterable[Rate], aliases: "Mapping[tuple[str, str], str | Sequence[Alias]]", version: int
+    ) -> Self:
+        """The card of these rates. An alias may end in `{date}` for any dated snapshot; an exact name wins over it. It stands
+        for one model at any time, or for one after the other.
 
         ValueError when a rate names a time zone that this machine does not know.
         """
@@ -124,7 +157,8 @@ class RateCard:
         """
         if (provider, name) in self._listed:
             return name
-        return model_behind(self._aliases, provider, name)
+        latest = self._aliases.get((provider, _DATED.sub(DATE, name)), ())
+        return latest[-1].model if latest else None
 
     def tariff_for(self, book: str, provider: str, model: str, at: datetime) -> Tariff | None:
         """What holds for `model` at the instant `at`; None when no rate does. With provider "" the name must be unique."""
@@ -141,10 +175,9 @@ class RateCard:
     def _work_out(self, book: str, provider: str, model: str) -> _History:
         """The slow way, once for each name; only so many names that nobody listed are kept."""
         owner = provider or self._owner_of(model)
-        levels = list(self._levels(book, owner, model))
-        history = _history(levels, free_with_own_key=book == COST_BOOK) if levels else _UNKNOWN
+        history = self._history_of(book, owner, model)
         key = (book, provider, model)
-        if (book, owner, model) in self._exact or (levels and (owner, model) in self._aliases):
+        if (book, owner, model) in self._exact or (history.starts and (owner, model) in self._aliases):
             self._histories[key] = history
         elif len(model) <= _NAME_MAX:
             self._histories[key] = history
@@ -153,9 +186,37 @@ class RateCard:
                 self._histories.pop(self._strangers.popleft(), None)
         return history
 
-    def _levels(self, book: str, provider: str, model: str) -> Iterator[list[Rate]]:
-        """The rates that may hold for a name, the most specific first: its own, its model's, those of its prefixes."""
-        names = list(dict.fromkeys((model, *self._model_of(provider, model))))
+    def _history_of(self, book: str, owner: str, model: str) -> _History:
+        """The tariffs of a name. Where it comes to stand for another model, another history goes on."""
+        starts: list[datetime] = []
+        tariffs: list[Tariff | None] = []
+        cuts = self._cuts(owner, model)
+        for begin, end in zip([_BEGINNING, *cuts], [*cuts, None], strict=True):
+            levels = list(self._levels(book, owner, model, begin))
+            part = _history(levels, free_with_own_key=book == COST_BOOK) if levels else _UNKNOWN
+            if begin is not _BEGINNING:
+                starts.append(begin)
+                tariffs.append(part.at(begin))
+            for start, tariff in zip(part.starts, part.tariffs, strict=True):
+                if start > begin and (end is None or start < end):
+                    starts.append(start)
+                    tariffs.append(tariff)
+        return _History(starts, tariffs) if any(tariffs) else _UNKNOWN
+
+    def _cuts(self, owner: str, model: str) -> list[datetime]:
+        """The instants at which the name begins or ends to stand for a model."""
+        names = (model, _DATED.sub(DATE, model))
+        aliases = [alias for name in names for alias in self._aliases.get((owner, name), ())]
+        ends = {
+            end for alias in aliases for end in (alias.effective_from, alias.effective_to) if end is not None
+        }
+        return sorted(end.astimezone(UTC) for end in ends)
+
+    def _levels(self, book: str, provider: str, model: str, at: datetime) -> Iterator[list[Rate]]:
+        """The rates that may hold for a name, the most specific first: its own, its model's, those of its prefixes. `at`: when
+        it stands for that model."""
+        behind = model_behind(self._aliases, provider, model, at)
+        names = list(dict.fromkeys((model, behind) if behind else (model,)))
         for name in names:
             if rates := self._exact.get((book, provider, name)):
                 yield rates
@@ -166,11 +227,6 @@ class RateCard:
         for length in self._lengths.get(owner, ()):
             if rates := self._prefixes[owner].get(name[:length]):
                 yield rates
-
-    def _model_of(self, provider: str, name: str) -> tuple[str, ...]:
-        """The model that `name` is another name for, if it is."""
-        found = model_behind(self._aliases, provider, name)
-        return (found,) if found else ()
 
     def _owner_of(self, name: str) -> str:
         """The one provider that has this name, an alias or a prefix of it; "" when none or several do."""

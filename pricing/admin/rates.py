@@ -10,7 +10,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
-from django.forms import Form
+from django.forms import Form, ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     BookAdmin = admin.ModelAdmin[PriceBook]
     RatesAdmin = admin.ModelAdmin[Rate]
     AliasAdmin = admin.ModelAdmin[ModelAlias]
+    AliasForm = ModelForm[ModelAlias]
 else:
     BookAdmin = RatesAdmin = AliasAdmin = admin.ModelAdmin
+    AliasForm = ModelForm
 
 CHANGED_MAX = 500  # at once: each is a transaction of its own
 
@@ -244,14 +246,63 @@ def _add_form(act: str, rate: Rate, span: dict[str, str]) -> HttpResponse:
     return redirect(f"{reverse('admin:tollgate_pricing_rate_add')}?{urlencode(values)}")
 
 
+class ModelAliasForm(AliasForm):
+    """A new alias, or what an alias stands for from an instant on."""
+
+    class Meta:
+        model = ModelAlias
+        fields = ("provider", "alias", "model", "effective_from")
+
+    def clean(self) -> dict[str, Any]:
+        given: dict[str, Any] = super().clean() or {}
+        since = given.get("effective_from")
+        same = ModelAlias.objects.filter(provider=given.get("provider", ""), alias=given.get("alias", ""))
+        running = same.filter(effective_to=None).first()
+        if (
+            running is not None
+            and running.effective_from is not None
+            and (since or clock.now()) <= running.effective_from
+        ):
+            self.add_error(
+                "effective_from",
+                f"It stands for {running.model} from {running.effective_from:%Y-%m-%d %H:%M} UTC on.",
+            )
+        if running is None and same.filter(Q(effective_to__gt=since) if since else Q()).exists():
+            self.add_error("effective_from", "It stood for another model at that time.")
+        return given
+
+
 @admin.register(ModelAlias)
 class ModelAliasAdmin(AliasAdmin):
-    """Other names of models."""
+    """Other names of models. To point one elsewhere, add it again: what it stood for ends where the new one begins."""
 
-    list_display = ("provider", "alias", "model")
+    list_display = ("provider", "alias", "model", "effective_from", "effective_to")
     list_filter = ("provider",)
     search_fields = ("alias", "model")
+    actions = ("end_now",)
+    form = ModelAliasForm
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ModelAlias]) -> None:
-        for alias in queryset:  # one by one, so that each announces itself
-            alias.delete()
+    def has_change_permission(self, request: HttpRequest, obj: ModelAlias | None = None) -> bool:
+        return obj is None and super().has_change_permission(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: ModelAlias | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: ModelAlias, form: Any, change: bool) -> None:
+        running = ModelAlias.objects.filter(provider=obj.provider, alias=obj.alias, effective_to=None).first()
+        if running is None:
+            obj.save()
+            return
+        made = running.supersede(obj.model, obj.effective_from or clock.now())
+        obj.pk, obj.effective_from, obj._state.adding = made.pk, made.effective_from, False
+
+    @admin.action(description="End now", permissions=["add"])
+    def end_now(self, request: HttpRequest, queryset: QuerySet[ModelAlias]) -> None:
+        at = clock.now()
+        for alias in queryset:
+            try:
+                alias.end(at)
+            except NotChangeable as error:
+                self.message_user(request, f"{alias}: {error}", messages.ERROR)
+            else:
+                self.message_user(request, f"{alias}, until now.")

@@ -362,31 +362,81 @@ class Rate(models.Model):
 
 
 class ModelAlias(models.Model):
-    """Another name under which a provider serves a model; `{date}` at its end stands for any snapshot's date."""
+    """Another name under which a provider serves a model; `{date}` at its end stands for any snapshot's date. Dated as rates
+    are, since it decides what a call costs: it is superseded or ended, never edited, and deleted only before it holds."""
 
     provider = models.CharField(max_length=64)
     alias = models.CharField(max_length=200)
     model = models.CharField(max_length=200)
+    effective_from = models.DateTimeField(null=True, blank=True, help_text="Empty: it has always been so.")
+    effective_to = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         db_table = "tollgate_model_aliases"
         verbose_name_plural = "model aliases"
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["provider", "alias"], name="tollgate_model_aliases_once"),
+            models.UniqueConstraint(
+                fields=["provider", "alias"],
+                condition=Q(effective_to=None),
+                name="tollgate_model_aliases_open",
+            ),
+            models.UniqueConstraint(
+                fields=["provider", "alias", "effective_from"], name="tollgate_model_aliases_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(effective_to=None)
+                | Q(effective_from=None)
+                | Q(effective_to__gt=F("effective_from")),
+                name="tollgate_model_aliases_span",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.alias} is {self.model}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
+        """Add it. Raises NotChangeable where it would hold beside another one, or is there already."""
+        if not self._state.adding:
+            raise NotChangeable("an alias is superseded or ended, never edited")
         with transaction.atomic():
-            CatalogueVersion.bump()
+            CatalogueVersion.bump()  # whose row is locked from here on: nobody else changes the catalogue meanwhile
+            if self._others().exists():
+                raise NotChangeable(f"{self.provider}/{self.alias} stands for a model at that time already")
             super().save(*args, **kwargs)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Take it back before it holds. Raises NotChangeable afterwards: calls may have been rated by it."""
+        if self.effective_from is None or self.effective_from <= clock.now():
+            raise NotChangeable("an alias that holds, or has held, can be ended and not deleted")
         with transaction.atomic():
             CatalogueVersion.bump()
             return super().delete(*args, **kwargs)
+
+    def supersede(self, model: str, at: datetime) -> "ModelAlias":
+        """Let it stand for another model from `at` (aware) on; what is rated already stays as it is. Raises NotChangeable."""
+        with transaction.atomic():
+            self.end(at)
+            successor = ModelAlias(provider=self.provider, alias=self.alias, model=model, effective_from=at)
+            successor.save()
+        return successor
+
+    def end(self, at: datetime) -> None:
+        """Let it hold until `at` (aware) and no longer. Raises NotChangeable."""
+        running = ModelAlias.objects.filter(pk=self.pk, effective_to=None)
+        with transaction.atomic():
+            CatalogueVersion.bump()
+            if running.filter(Q(effective_from=None) | Q(effective_from__lt=at)).update(effective_to=at) != 1:
+                raise NotChangeable("it has ended already, or begins later than that")
+        self.effective_to = at
+
+    def _others(self) -> "models.QuerySet[ModelAlias]":
+        """Those of the same name that hold at some time when this one does."""
+        same = ModelAlias.objects.filter(provider=self.provider, alias=self.alias)
+        if self.effective_from is not None:
+            same = same.filter(Q(effective_to=None) | Q(effective_to__gt=self.effective_from))
+        if self.effective_to is not None:
+            same = same.filter(Q(effective_from=None) | Q(effective_from__lt=self.effective_to))
+        return same
 
 
 class ClockOffset(models.Model):

@@ -23,7 +23,7 @@ from metering.rerating import Selection, Stopped
 from metering.rows import EventRow
 from metering.wiring import current_store
 from pricing.catalog import load_rate_card
-from pricing.models import Rate
+from pricing.models import ModelAlias, Rate
 from pricing.usage import Usage, UsagePart
 from tests.metering.catalogue import LONG_AGO, a_rate, rated_event
 from tests.metering.rows import NOON, PAYER, STRANGER, a_hold
@@ -116,6 +116,23 @@ def test_a_rate_with_another_id_and_the_same_price_changes_no_charge(rates: dict
     used()
     rates["list in_uncached"].supersede(Decimal(2), NOON - timedelta(hours=1))
     assert differing() == []
+
+
+def test_an_alias_that_moves_changes_nothing_of_what_was_used_before(rates: dict[str, Rate]) -> None:
+    for book, bucket in (
+        ("cost", "in_uncached"),
+        ("cost", "out_visible"),
+        ("list", "in_uncached"),
+        ("list", "out_visible"),
+    ):
+        a_rate(bucket, "100", book=book, model="demo-big")
+    alias = ModelAlias.objects.create(provider="demo", alias="best", model="demo-small")
+    named = Usage(buckets={"in_uncached": 10, "out_visible": 5}, provider="demo", model_served="best")
+    before, after = used(usage=named)[0], used(usage=named, at=NOON + timedelta(minutes=10))[0]
+    alias.supersede("demo-big", NOON + timedelta(minutes=5))
+    # 10 × 2 + 5 × 4 a million while it stood for the small one, (10 + 5) × 100 from then on
+    assert differing() == [(after.id, Decimal("0.00004"), Decimal("0.0015"))]
+    assert before.charge_total == Decimal("0.00004")
 
 
 def test_the_span_is_half_open(rates: dict[str, Rate]) -> None:

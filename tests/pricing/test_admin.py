@@ -11,7 +11,7 @@ from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 
-from pricing.models import PriceBook, Rate
+from pricing.models import ModelAlias, PriceBook, Rate
 
 pytestmark = pytest.mark.django_db
 RATES = "/admin/tollgate_pricing/rate/"
@@ -236,6 +236,36 @@ def test_of_two_operators_that_supersede_at_once_one_is_told_that_nothing_was_sa
         thread.join()
     assert sorted(answer.status_code for answer in answers) in ([200, 302], [302, 302])
     assert Rate.objects.count() == 2
+
+
+def test_an_alias_is_pointed_elsewhere_by_adding_it_again(operator: Client) -> None:
+    page = "/admin/tollgate_pricing/modelalias/"
+    first = ModelAlias.objects.create(provider="acme", alias="best", model="small")
+    wanted = {
+        "provider": "acme",
+        "alias": "best",
+        "model": "large",
+        "effective_from_0": "2036-07-01",
+        "effective_from_1": "00:00:00",
+    }
+    assert operator.post(page + "add/", wanted).status_code == 302
+    first.refresh_from_db()
+    successor = ModelAlias.objects.get(model="large")
+    assert first.effective_to == successor.effective_from == datetime(2036, 7, 1, tzinfo=UTC)
+    again = operator.post(page + "add/", wanted | {"model": "other"})
+    assert again.status_code == 200 and b"It stands for large" in again.content
+    assert operator.get(f"{page}{first.pk}/change/").status_code == 200, "to look at"
+    assert operator.post(f"{page}{first.pk}/change/", wanted).status_code == 403
+    assert operator.post(f"{page}{first.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_an_alias_can_be_ended_now(operator: Client) -> None:
+    alias = ModelAlias.objects.create(provider="acme", alias="best", model="small")
+    chosen = {"action": "end_now", "_selected_action": [alias.pk]}
+    assert operator.post("/admin/tollgate_pricing/modelalias/", chosen).status_code == 302
+    alias.refresh_from_db()
+    assert alias.effective_to is not None
+    assert ModelAlias.objects.count() == 1
 
 
 def test_price_books_and_aliases_have_their_pages(operator: Client, rate: Rate) -> None:
