@@ -4,7 +4,6 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -12,25 +11,20 @@ LATEST = Path(__file__).with_name("latest.json")
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One line. A figure without a goal is only reported."""
+    """One line. Ratios within one run are judged by their goal; whatever depends on the machine has none and is reported."""
 
     name: str
     value: float
     unit: str
     goal: float | None = None
-    better: Literal["higher", "lower"] = "higher"
 
     @property
     def met(self) -> bool | None:
-        if self.goal is None:
-            return None
-        return self.value >= self.goal if self.better == "higher" else self.value <= self.goal
+        return None if self.goal is None else self.value >= self.goal
 
     def __str__(self) -> str:
         goal = (
-            "reported"
-            if self.goal is None
-            else f"goal {'≥' if self.better == 'higher' else '≤'} {self.goal:g}, {'met' if self.met else 'NOT MET'}"
+            "reported" if self.goal is None else f"goal ≥ {self.goal:g}, {'met' if self.met else 'NOT MET'}"
         )
         return f"{self.name}: {self.value:.4g} {self.unit} ({goal})"
 
