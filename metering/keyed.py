@@ -1,8 +1,8 @@
 """Rating events again of which some share an idempotency key: all attempts under it cost no more than the dearest.
 
 What an attempt that was cut short came to when another was settled says nothing once rates have changed, so it is derived
-from the attempts themselves. Those that are rated together share what the dearest of them comes to, less what the others
-are charged, which stands. Each goes on paying what it pays, as far as its own charge allows; what is missing is added in
+from the attempts themselves. Those that are rated together share what the dearest attempt comes to, less what the others
+are charged, which stands, and never more than the dearest of their own. Each goes on paying what it pays, as far as its own charge allows; what is missing is added in
 the order in which they were settled, what is too much is taken from the last. So with the rates that they were settled by
 nothing changes, and whoever computes the shares again when some of them are written finds the same for the rest.
 """
@@ -35,9 +35,8 @@ class Repricer:
         self._card, self._is_meant = card, is_meant
         self._attempts: dict[_Key, dict[UUID, EventRow]] = {}
         self._standings: dict[_Key, Standing] = {}
-        self._own: dict[
-            UUID, Decimal | None
-        ] = {}  # what an attempt comes to by itself; None: it stands as it is
+        self._own: dict[UUID, Decimal] = {}  # what an attempt comes to by itself
+        self._is_rated: dict[UUID, bool] = {}  # the others stand as they are charged
 
     def reprice(self, events: Sequence[EventRow]) -> list[Repriced | Kept]:
         """Events of a page, as they count now, in the order in which they are to be rated."""
@@ -71,27 +70,29 @@ class Repricer:
 
     def _share(self, event_id: UUID, attempts: list[EventRow]) -> Decimal:
         """What of its key's cost this attempt bears."""
-        stands = sum((one.charge_total or ZERO for one in attempts if self._own_charge(one) is None), ZERO)
-        shared = [
-            (one, own) for one in sorted(attempts, key=_settled) if (own := self._own_charge(one)) is not None
-        ]
-        shares = {one.id: min(one.charge_total or ZERO, own) for one, own in shared}
-        missing = max(ZERO, max((own for _, own in shared), default=ZERO) - stands) - sum(
-            shares.values(), ZERO
-        )
-        for one, own in shared if missing > 0 else reversed(shared):
-            change = min(own - shares[one.id], missing) if missing > 0 else max(-shares[one.id], missing)
+        own = {one.id: self._own_charge(one) for one in attempts}
+        stand = [one for one in attempts if not self._is_rated[one.id]]
+        shared = [one for one in sorted(attempts, key=_settled) if self._is_rated[one.id]]
+        dearest = max((own[one.id] for one in shared), default=ZERO)
+        left = max(own.values(), default=ZERO) - sum((one.charge_total or ZERO for one in stand), ZERO)
+        shares = {one.id: min(one.charge_total or ZERO, own[one.id]) for one in shared}
+        missing = min(dearest, max(ZERO, left)) - sum(shares.values(), ZERO)
+        for one in shared if missing > 0 else reversed(shared):
+            share = shares[one.id]
+            change = min(own[one.id] - share, missing) if missing > 0 else max(-share, missing)
             shares[one.id] += change
             missing -= change
         return shares.get(event_id, ZERO)
 
-    def _own_charge(self, attempt: EventRow) -> Decimal | None:
-        """What it comes to by itself; None where it is not rated, and is charged as it stands."""
+    def _own_charge(self, attempt: EventRow) -> Decimal:
+        """What it comes to by itself. Of one that stands that is known where it was rated by the rates of now; else it comes
+        to what it is charged, or more."""
         if attempt.id not in self._own:
-            outcome = reprice(attempt, self._card) if self._is_meant(attempt) else None
-            self._own[attempt.id] = (
-                outcome.event.charge_total or ZERO if isinstance(outcome, Repriced) else None
-            )
+            outcome = reprice(attempt, self._card)
+            by_now = outcome.event if isinstance(outcome, Repriced) else attempt
+            self._is_rated[attempt.id] = isinstance(outcome, Repriced) and self._is_meant(attempt)
+            is_known = self._is_rated[attempt.id] or tuple(by_now.rate_ids) == tuple(attempt.rate_ids)
+            self._own[attempt.id] = (by_now if is_known else attempt).charge_total or ZERO
         return self._own[attempt.id]
 
     def _read(self, events: Iterable[EventRow]) -> None:
