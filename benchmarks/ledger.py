@@ -106,10 +106,10 @@ def _calls(
                 event.posting_id = postings.setdefault(event.customer_id, event.id)
             holds = [msgspec.structs.replace(hold_of(event), amount=amount) for event in events]
             began = time.perf_counter()
-            admitted = await holding.hold(holder, number, holds, RESERVE if amount else None)
+            held = await holding.hold(holder, number, holds, RESERVE if amount else None)
             await settling.settle(settler, number, events, books)
             spent += time.perf_counter() - began
-            assert len(admitted) == BATCH
+            assert len(held.admitted) == BATCH
         await holding.close()
         await settling.close()
         return spent

@@ -95,7 +95,7 @@ class Phase(ABC, Generic[Row]):
 
     @abstractmethod
     def answer(self, batch: "Batch[Row]", done: "set[UUID]") -> "Batch[Row]":
-        """Resolve an applied batch; the rows that are to be written once more, each by itself. Raises nothing."""
+        """Resolve an applied batch; the rows that are to be asked once more. Raises nothing."""
 
     @abstractmethod
     def hold_id(self, row: Row) -> UUID:
@@ -200,7 +200,8 @@ class Phase(ABC, Generic[Row]):
             if not applied:
                 return self._under_a_new_id(batch, done)
         self.seq = seq
-        return [[waiting] for waiting in self.answer(batch, done)]
+        again = [waiting for waiting in self.answer(batch, done) if self.still_wanted(waiting)]
+        return [again] if again else []
 
     async def _was_applied(self, lane: Lane, seq: int) -> bool:
         """Whether the refused number was applied before. Otherwise the writer was fenced, or its row is not the one that

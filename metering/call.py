@@ -33,6 +33,7 @@ from metering.estimate import RequestFacts
 from metering.extract import provider_of
 from metering.gate import Account
 from metering.ids import instant_of, text_of, uuid7
+from metering.limits import applying
 from metering.policy import WhoPays, asked_for, outcome_of, terms_for
 from metering.rated import ONE, ZERO, rate_event
 from metering.routes import Route
@@ -56,7 +57,9 @@ class Call(msgspec.Struct, gc=True):
     endpoint: str
     method: str
     user_id: str = ""
-    held: Decimal = ZERO  # the most that it can cost, in the account's currency; 0 where no limit is hard
+    held: Decimal = ZERO  # what it reserves of its customer's credits, in the account's currency
+    charge_most: Decimal | None = None  # these two: the most that it can come to, where a limit asks for it
+    tokens_most: int | None = None
     key: str = ""  # the Idempotency-Key it came with
     claim: Claim | None = None  # what that stands for
     policy: WhoPays = WhoPays()
@@ -67,7 +70,7 @@ class Call(msgspec.Struct, gc=True):
     def hold(self) -> HoldRow:
         """The row that proves that the call went out."""
         account = self.account
-        return clean_hold(
+        row = clean_hold(
             HoldRow(
                 customer_id=account.customer_id, id=self.id, created_at=self.at, period_start=account.period_start,
                 currency=account.currency, plan=account.plan, api_key_id=account.api_key_id,
@@ -75,9 +78,12 @@ class Call(msgspec.Struct, gc=True):
                 endpoint=self.endpoint, method=self.method, feature=self.route.feature,
                 provider=provider_of(self.route.provider, self.facts.model), model=self.facts.model or "",
                 tokens_input=self.facts.tokens_input_estimate, request_id=self.request_id, claim=self.claim,
-                amount=self.held,
+                amount=self.held, charge_most=self.charge_most, tokens_most=self.tokens_most,
             )
         )  # fmt: skip
+        if account.limits:
+            row.limits = applying(account.limits, row.feature, row.user_id)
+        return row
 
     def event(
         self, usage: Usage, card: RateCard, *, now: datetime, status: Status, status_code: int | None,

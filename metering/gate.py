@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from metering.ids import NIL
+from metering.limits import Limit
 from metering.problem import Refusal
 from metering.rows import EventRow, HoldRow
 
@@ -45,6 +46,9 @@ class Account(msgspec.Struct, frozen=True):
     requests_per_minute: int | None = None  # these three: None is no limit
     tokens_per_minute: int | None = None
     concurrent_calls: int | None = None
+    limits: tuple[
+        Limit, ...
+    ] = ()  # what its calls have to fit under, in the periods of the instant asked for
     on_credit: bool = False  # has a balance, which its calls move
     metadata: dict[str, Any] = {}
 

@@ -10,17 +10,19 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 from metering import metrics
 from metering.call import Call
 from metering.claim import HEADER as KEY_HEADER, claim_of
-from metering.clean import TEXT_LIMITS, clean_text
+from metering.clean import COUNT_MAX, TEXT_LIMITS, clean_text
 from metering.drains import Drains
 from metering.estimate import RequestFacts, plain_body, read_request
 from metering.extract import WireFormat, provider_of, read_header, wire_format
 from metering.gate import Account, Gate
 from metering.hold_bound import HoldBound, hold_amount, hold_bound
 from metering.ids import uuid7
+from metering.limits import LimitExceeded
 from metering.policy import WhoPays
 from metering.problem import (
     Refusal,
@@ -97,18 +99,20 @@ class Meter:
             unpriced = self._unpriced(route, account, facts, at, is_empty=body == b"")
             if unpriced is not None:
                 return self._refused(unpriced)
-        held = (
-            await self._held(route, account, facts, body or b"", wanted, at) if account.hard_limit else ZERO
-        )
-        if isinstance(held, Refusal):
-            return self._refused(held)
+        most = UNBOUND
+        if account.hard_limit or account.limits:
+            weighed = await self._most(route, account, facts, body or b"", wanted, at)
+            if isinstance(weighed, Refusal):
+                return self._refused(weighed)
+            most = weighed
         call_id = uuid7(at)
         call = Call(
             id=call_id, at=at, route=route, account=account, facts=facts,
             request_id=request_id_of(wanted, default=call_id.hex),
             endpoint=path, method=method,
             user_id=wanted.get(b"x-end-user", b"").decode("utf-8", "replace") or facts.user_id or "",
-            held=held, policy=self.policy,
+            held=(most.charge or ZERO) if account.hard_limit else ZERO,
+            charge_most=most.charge if account.limits else None, tokens_most=most.tokens, policy=self.policy,
         )  # fmt: skip
         key = wanted.get(KEY_HEADER)
         if key:
@@ -125,6 +129,8 @@ class Meter:
             return self._refused(metering_unavailable())
         except KeyConflict:
             return self._refused(idempotency_conflict())
+        except LimitExceeded as error:
+            return self._refused(error.limit.refusal(at))
         metrics.hold_seconds.observe(time.perf_counter() - started)
         if not admitted:
             contribution = self.gate.hold([call.hold()])
@@ -190,15 +196,40 @@ class Meter:
             return metering_unavailable(detail="The prices are not loaded yet.")
         return model_not_priced(f"The plan admits no model without a price: {facts.model!r}.")
 
-    async def _held(
+    async def _most(
         self, route: Route, account: Account, facts: RequestFacts, body: bytes, headers: dict[bytes, bytes], at: datetime
-    ) -> Decimal | Refusal:  # fmt: skip
-        """The most that a call can cost a customer whose limit is hard, or why that cannot be said."""
+    ) -> "Most | Refusal":  # fmt: skip
+        """The most that a call can come to, as far as a limit of its customer asks for it, or why that cannot be said."""
+        asked = {limit.measure: limit for limit in account.limits}
+        asks_charge = account.hard_limit or "charge" in asked
+        if not asks_charge and "tokens" not in asked:
+            return UNBOUND
         encoding = headers.get(b"content-encoding", b"").decode("latin-1")
         if encoding or len(body) > WEIGHED_ON_LOOP_MAX:
             bound = await asyncio.to_thread(_bound_of, body, encoding, route.wire_format, facts)
         else:
             bound = hold_bound(body, route.wire_format, facts)
+        tokens = _tokens_of(bound)
+        if "tokens" in asked and tokens is None:
+            return asked["tokens"].without_bound(at, NO_BOUND)
+        if not asks_charge:
+            return Most(None, tokens)
+        charge = self._charge_of(route, account, facts, bound, at)
+        if charge is not None:
+            # Beyond it one of the databases could not write the hold, and nobody has such credits.
+            return Most(charge, tokens) if charge <= SQLITE_AMOUNT_LIMIT else credits_do_not_cover()
+        if self._knows_no_prices:
+            return metering_unavailable(detail="The prices are not loaded yet.")
+        return (
+            credits_do_not_cover(NO_BOUND)
+            if account.hard_limit
+            else asked["charge"].without_bound(at, NO_BOUND)
+        )
+
+    def _charge_of(
+        self, route: Route, account: Account, facts: RequestFacts, bound: HoldBound, at: datetime
+    ) -> Decimal | None:
+        """The most that a call with this bound is charged; None where there is no telling."""
         model = facts.model or ""
         # The path of /v1/execute does not say whose model it is; where no provider is named the rates do.
         for provider in (provider_of(route.provider, facts.model), ""):
@@ -212,11 +243,8 @@ class Meter:
                 at=at,
             )
             if most is not None:
-                # Beyond it one of the databases could not write the hold, and nobody has such credits.
-                return most if most <= SQLITE_AMOUNT_LIMIT else credits_do_not_cover()
-        if self._knows_no_prices:
-            return metering_unavailable(detail="The prices are not loaded yet.")
-        return credits_do_not_cover(NO_BOUND)
+                return most
+        return None
 
     @property
     def _knows_no_prices(self) -> bool:
@@ -232,6 +260,23 @@ class Meter:
     def _refused(self, refusal: Refusal) -> Refusal:
         metrics.gate_refusals.labels(refusal.code).inc()
         return refusal
+
+
+class Most(NamedTuple):
+    """The most that a call can come to: charge in the account's currency, and tokens in and out. None: nobody asks."""
+
+    charge: Decimal | None
+    tokens: int | None
+
+
+UNBOUND = Most(None, None)
+
+
+def _tokens_of(bound: HoldBound) -> int | None:
+    if bound.tokens_input is None or bound.tokens_output is None:
+        return None
+    tokens = sum(bound.tokens_input.values()) + bound.tokens_output
+    return tokens if tokens <= COUNT_MAX else None
 
 
 def _bound_of(body: bytes, encoding: str, format_name: str, facts: RequestFacts) -> HoldBound:

@@ -231,9 +231,38 @@ class DailyUsage(UsageSums):
                 name="daily_usage_key",
             ),
         ]
+        # a limit that resets with the calendar reads some days of one customer
+        indexes: ClassVar = [models.Index(fields=["customer_id", "day"], name="daily_usage_day")]
 
     def __str__(self) -> str:
         return f"{self.day} {self.feature} {self.model}"
+
+
+class DailyUserUsage(ReadOnlyRows):
+    """Roll-up of the events of one end user by customer and day, moved as daily usage is; of events that name one."""
+
+    id = models.BigAutoField(primary_key=True)
+    customer_id = models.UUIDField()
+    period_start = models.DateTimeField()
+    day = models.DateField(help_text="UTC day")
+    user_id = models.CharField(max_length=256)
+    currency = models.CharField(max_length=3)
+    events = models.BigIntegerField()
+    quantity = AmountField()
+    tokens_total = models.BigIntegerField()
+    charge_total = AmountField()
+
+    class Meta:
+        db_table = "daily_user_usage"
+        verbose_name_plural = "daily usage by end user"
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["customer_id", "user_id", "period_start", "day"], name="daily_user_usage_key"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.user_id}"
 
 
 class Hold(ReadOnlyRows):
@@ -258,6 +287,8 @@ class Hold(ReadOnlyRows):
     model = models.CharField(max_length=200, blank=True)
     tokens_input = models.BigIntegerField(null=True)
     request_id = models.CharField(max_length=128, blank=True)
+    tokens_most = models.BigIntegerField(null=True, help_text="the most that it can use, where a limit asks")
+    charge_most = AmountField(null=True, help_text="the most that it can cost, where a limit asks")
 
     class Meta:
         db_table = "usage_holds"

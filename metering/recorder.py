@@ -16,6 +16,7 @@ from uuid import UUID
 
 from metering.batching import BACKOFF_S, BATCH_MAX, Answer, Batch, Phase, Waiting, rows_of
 from metering.gate import Gate
+from metering.limits import Limit, LimitExceeded
 from metering.pulse import Pulse
 from metering.rows import EventRow, HoldRow
 from metering.store.base import BadRow, Lane, Locked, Store, StoreError
@@ -35,7 +36,8 @@ class KeyConflict(Exception):
 
 
 class HoldPhase(Phase[HoldRow]):
-    """Writes holds. The answer is whether the call is admitted; a KeyConflict where its idempotency key refuses it."""
+    """Writes holds. The answer is whether the call is admitted; a KeyConflict where its idempotency key refuses it, a
+    LimitExceeded where it does not fit under a limit."""
 
     name = "hold"
 
@@ -44,35 +46,51 @@ class HoldPhase(Phase[HoldRow]):
     ) -> None:
         super().__init__(store, deadline_s)
         self._gate, self._unclaimed = gate, unclaimed
-        self._conflicting: set[UUID] = set()  # holds of the batch in hand
+        # Holds of the batch in hand.
+        self._conflicting: set[UUID] = set()
+        self._exceeded: dict[UUID, Limit] = {}
+        self._undecided: set[UUID] = set()
 
     async def apply(self, lane: Lane, seq: int, batch: Batch[HoldRow]) -> set[UUID]:
         rows = rows_of(batch)
-        done = await lane.hold(self.writer, seq, rows, self._gate.hold(rows))
-        await self._ask_keys(lane, rows, done)
-        return done
+        held = await lane.hold(self.writer, seq, rows, self._gate.hold(rows))
+        self._exceeded, self._undecided = held.exceeded, held.undecided
+        await self._ask_keys(lane, rows, held.admitted)
+        return held.admitted
 
     async def read_back(self, lane: Lane, batch: Batch[HoldRow]) -> set[UUID]:
         rows = rows_of(batch)
         done = await lane.held([(row.customer_id, row.id) for row in rows])
+        # The answer to them is lost: what is not there was refused, or not even decided.
+        self._exceeded, self._undecided = {}, {row.id for row in rows if row.limits and row.id not in done}
         await self._ask_keys(lane, rows, done)
         return done
 
     async def _ask_keys(self, lane: Lane, rows: Sequence[HoldRow], done: set[UUID]) -> None:
         """Which of the refused were refused by their keys. What a key stands for never changes, so it can be asked now."""
-        refused = [row for row in rows if row.id not in done and row.claim is not None]
+        refused = [
+            row
+            for row in rows
+            if row.id not in done and row.claim is not None and row.id not in self._exceeded
+        ]
         self._conflicting = await lane.conflicting(refused) if refused else set()
 
     def answer(self, batch: Batch[HoldRow], done: set[UUID]) -> Batch[HoldRow]:
+        again = []
         for waiting in batch:
-            if waiting.row.id in done:
+            hold_id = waiting.row.id
+            if hold_id in done:
                 if not waiting.resolve(True):  # its call gave up or was cancelled: it never goes out
                     self._unclaimed(waiting.row)
-            elif waiting.row.id in self._conflicting:
+            elif hold_id in self._conflicting:
                 waiting.refuse(KeyConflict())
+            elif hold_id in self._exceeded:
+                waiting.refuse(LimitExceeded(self._exceeded[hold_id]))
+            elif hold_id in self._undecided:
+                again.append(waiting)
             else:
                 waiting.resolve(False)
-        return []
+        return again
 
     def hold_id(self, row: HoldRow) -> UUID:
         return row.id
@@ -178,7 +196,7 @@ class Recorder:
         self._stopped = False
 
     async def hold(self, row: HoldRow) -> bool:
-        """Commit a hold. False when the gate's SQL did not admit it. Raises KeyConflict and RecorderUnavailable; the call
+        """Commit a hold. False when the gate's SQL did not admit it. Raises LimitExceeded, KeyConflict and RecorderUnavailable; the call
         must not go out then, and a hold that is committed afterwards is released by itself."""
         if self._stopped or not self._is_running():
             raise RecorderUnavailable("the recorder has stopped")

@@ -20,7 +20,7 @@ from metering.histories import LATENESS_MAX, histories
 from metering.ids import NIL, instant_of
 from metering.models import DailyUsage, UsageCorrection, UsageEvent
 from metering.rows import EventRow
-from metering.store.sql import DAILY_SUMS, event_sums
+from metering.store.sql import DAILY_SUMS, USER_SUMS, event_sums
 
 PAGE = 500  # corrected events read at a time
 
@@ -39,6 +39,7 @@ class Drift(msgspec.Struct, frozen=True):
     column: str
     events: Decimal
     daily: Decimal
+    user_id: str = ""  # of daily usage by end user, which has neither feature nor model
 
 
 def check_day(day: date) -> list[Drift]:
@@ -48,19 +49,43 @@ def check_day(day: date) -> list[Drift]:
 
 def check_customer(customer_id: UUID, day: date) -> list[Drift]:
     """Every difference of one customer on one UTC day."""
-    return [*_against_daily_usage(customer_id, day), *_against_what_corrections_say(customer_id, day)]
+    return [
+        *_against_daily_usage(customer_id, day),
+        *_against_usage_of_users(customer_id, day),
+        *_against_what_corrections_say(customer_id, day),
+    ]
 
 
 def _against_daily_usage(customer_id: UUID, day: date) -> list[Drift]:
+    return [drift for row in _asked(_CHECK, customer_id, day) for drift in _drifts(customer_id, day, row)]
+
+
+def _against_usage_of_users(customer_id: UUID, day: date) -> list[Drift]:
+    drifts = []
+    for period_start, user_id, currency, *sums in _asked(_CHECK_USERS, customer_id, day):
+        key = dict.fromkeys(_KEY, "") | {
+            "period_start": str(period_start), "currency": currency, "user_id": user_id,
+        }  # fmt: skip
+        half = len(USER_SUMS)
+        drifts += [
+            Drift(
+                customer_id=customer_id, day=day, **key, column=name, events=_decimal(name, counted), daily=_decimal(name, kept),
+            )
+            for name, counted, kept in zip(USER_SUMS, sums[:half], sums[half:], strict=True) if counted != kept
+        ]  # fmt: skip
+    return drifts
+
+
+def _asked(sql: str, customer_id: UUID, day: date) -> list[tuple[Any, ...]]:
     start = datetime.combine(day, time(), UTC)
     parameters = {
         "customer": _identifier(customer_id), "start": _instant(start), "end": _instant(start + timedelta(days=1)),
         "last": _instant(start + timedelta(days=1) + LATENESS_MAX), "day": day.isoformat(),
     }  # fmt: skip
     with connection.cursor() as cursor:
-        cursor.execute(_CHECK, parameters)
-        rows = cursor.fetchall()
-    return [drift for row in rows for drift in _drifts(customer_id, day, row)]
+        cursor.execute(sql, parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
 
 
 def _against_what_corrections_say(customer_id: UUID, day: date) -> Iterator[Drift]:
@@ -146,3 +171,21 @@ from (
     select 1, {_KEYS}, {", ".join(DAILY_SUMS)} from daily_usage where customer_id = %(customer)s and day = %(day)s
 ) as both_books
 group by {_KEYS}"""
+
+_USER_KEYS = "period_start, user_id, currency"
+_CHECK_USERS = f"""
+select {_USER_KEYS}, {", ".join(f"sum(case when side = 0 then {name} else 0 end)" for name in USER_SUMS)},
+    {", ".join(f"sum(case when side = 1 then {name} else 0 end)" for name in USER_SUMS)}
+from (
+    select 0 as side, {_USER_KEYS}, {", ".join(f"{event_sums('')[name]} as {name}" for name in USER_SUMS)} from usage_events
+    where customer_id = %(customer)s and occurred_at >= %(start)s and occurred_at < %(end)s
+        and created_at >= %(start)s and created_at < %(last)s and user_id <> ''
+    union all
+    select 0, c.period_start, e.user_id, c.currency, {", ".join("c." + name for name in USER_SUMS)} from usage_corrections c
+    join usage_events e on e.customer_id = c.customer_id and e.id = c.event_id
+        and e.created_at >= %(start)s and e.created_at < %(last)s
+    where c.customer_id = %(customer)s and c.day = %(day)s and e.user_id <> ''
+    union all
+    select 1, {_USER_KEYS}, {", ".join(USER_SUMS)} from daily_user_usage where customer_id = %(customer)s and day = %(day)s
+) as both_books
+group by {_USER_KEYS}"""

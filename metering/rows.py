@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from metering.ids import NIL
+from metering.limits import Limit
 
 Status = Literal["ok", "error", "error_after_output", "interrupted", "client_disconnected", "timeout"]
 PricingStatus = Literal["priced", "unpriced", "partial", "by_plan"]
@@ -63,6 +64,9 @@ class HoldRow(msgspec.Struct, gc=False):
     model: str = ""  # as requested
     tokens_input: int | None = None  # estimate from the request, for the sweep of an orphan
     request_id: str = ""
+    tokens_most: int | None = None  # these two: the most that it can come to, where a limit asks for it
+    charge_most: Decimal | None = None
+    limits: tuple[Limit, ...] = ()  # that it has to fit under, each once
     claim: Claim | None = None  # claimed with the hold; a key that stands for another payload refuses it
 
 
@@ -179,5 +183,5 @@ class Amendment(msgspec.Struct, gc=False):
 # Columns of usage_events; the rest of an EventRow says where else it counts, which hold it ends and which key it answers.
 NOT_STORED = frozenset({"hold_id", "hold_at", "day", "plan", "missing", "claim", "on_credit"})
 EVENT_COLUMNS = tuple(name for name in EventRow.__struct_fields__ if name not in NOT_STORED)
-HOLD_COLUMNS = tuple(name for name in HoldRow.__struct_fields__ if name != "claim")
+HOLD_COLUMNS = tuple(name for name in HoldRow.__struct_fields__ if name not in {"claim", "limits"})
 CORRECTION_COLUMNS = CorrectionRow.__struct_fields__

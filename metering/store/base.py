@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 
 from metering.gate import Contribution
+from metering.limits import Limit
 from metering.rows import Amendment, EventRow, HoldRow
 
 
@@ -44,13 +45,21 @@ class WriterState(msgspec.Struct, frozen=True):
     fenced: bool
 
 
+class Held(msgspec.Struct):
+    """What became of a batch of holds. Whoever is in none of the three was refused by the gate, or by its key."""
+
+    admitted: set[UUID]
+    exceeded: dict[UUID, Limit] = {}  # the limit that a hold does not fit under
+    undecided: set[UUID] = set()  # to be asked again: it depends on others of the same batch
+
+
 class Lane(Protocol):
     """One connection, used by one task at a time. After any error but BadRow and SequenceRefused it is closed for good."""
 
     async def hold(
         self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
-    ) -> set[UUID]:
-        """Write holds; the ids of those admitted, whom nobody need ask again. A hold whose key stands for another payload is not."""
+    ) -> Held:
+        """Write holds that fit under their limits, whose key stands for no other payload, and whom the contribution admits."""
 
     async def conflicting(self, rows: Sequence[HoldRow]) -> set[UUID]:
         """The ids of those holds whose key stands for another payload."""

@@ -26,6 +26,11 @@ from metering.store.sql import (
     DAILY_SUM_LIST,
     EVENT_LIST,
     UNPRICED_LIST,
+    USER_ADD,
+    USER_KEY,
+    USER_KEY_LIST,
+    USER_SUM_LIST,
+    USER_SUMS,
     WRITER_UPSERT,
     event_sums,
     unpriced_values,
@@ -41,6 +46,7 @@ select {EVENT_LIST}, context as missing, current_date as day, ''::bytea as key_h
 from usage_events with no data"""
 _COPY = f"copy staged_events ({', '.join(_STAGED)}) from stdin"
 _KEYS = ", ".join("s." + name for name in DAILY_KEY_LIST.split(", "))
+_USER_KEYS = ", ".join("s." + name for name in USER_KEY)
 _MOVE = f"""
 with w as ({WRITER_UPSERT.format(writer="%(writer)s", seq="%(seq)s")} returning id),
 fresh as (insert into idempotency_keys (customer_id, key_hash, payload_hash, event_id, occurred_at)
@@ -55,7 +61,12 @@ rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_
     select {_KEYS}, min(s.currency), {", ".join(f"sum({text})" for text in event_sums("s").values())}
     from staged_events s join fresh f on f.event_id = s.id where (select count(*) from events) > 0
     group by {_KEYS} order by {_KEYS}
-    on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD})
+    on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD} returning 1),
+users_rolled as (insert into daily_user_usage as t ({USER_KEY_LIST}, currency, {USER_SUM_LIST})
+    select {_USER_KEYS}, min(s.currency), {", ".join(f"sum({event_sums('s')[name]})" for name in USER_SUMS)}
+    from staged_events s join fresh f on f.event_id = s.id where s.user_id <> '' and (select count(*) from rolled) > 0
+    group by {_USER_KEYS} order by {_USER_KEYS}
+    on conflict ({USER_KEY_LIST}) do update set {USER_ADD})
 select count(*) from fresh"""
 _JUDGE = """select s.place, k.event_id = s.id, k.payload_hash = s.payload_hash from staged_events s
 join idempotency_keys k on k.customer_id = s.customer_id and k.key_hash = s.key_hash"""

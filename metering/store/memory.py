@@ -6,15 +6,17 @@ without its hold, a late settle becomes a correction.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from metering.corrections import Written, late_settlement, sums_of
+from metering.corrections import Written, as_corrected, late_settlement, sums_of
 from metering.gate import Contribution
+from metering.limits import Limit, part_of
 from metering.rows import Amendment, CorrectionRow, EventRow, HoldRow, KeyMove, Standing
 from metering.store import claims
-from metering.store.base import SequenceRefused, WriterState
+from metering.store.base import Held, SequenceRefused, WriterState
 from metering.store.sql import DAILY_KEY, DAILY_SUMS
 
 DailyKey = tuple[Any, ...]
@@ -53,6 +55,25 @@ class MemoryStore:
         """Nothing to give back."""
 
 
+def _is_of(limit: Limit, row: HoldRow | EventRow, asking: HoldRow) -> bool:
+    return (
+        row.customer_id == asking.customer_id
+        and limit.feature in ("", row.feature)
+        and limit.api_key_id in (None, row.api_key_id)
+        and limit.user_id in ("", row.user_id)
+    )
+
+
+def _in(limit: Limit, at: datetime) -> bool:
+    return limit.since is None or limit.until is None or limit.since <= at < limit.until
+
+
+def _counts(limit: Limit, event: EventRow, asking: HoldRow) -> bool:
+    if limit.since is None or not _is_of(limit, event, asking):
+        return False
+    return event.period_start == limit.since if limit.by_period else _in(limit, event.occurred_at)
+
+
 class MemoryLane:
     """A lane onto the dictionaries of one MemoryStore."""
 
@@ -61,11 +82,19 @@ class MemoryLane:
 
     async def hold(
         self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
-    ) -> set[UUID]:
+    ) -> Held:
         self._advance(writer, seq, contribution)
-        admitted = [row for row in rows if self._claims(row)]
-        self._store.holds.update((row.id, row) for row in admitted)
-        return {row.id for row in admitted}
+        held = Held(admitted=set(), exceeded={})
+        for row in rows:
+            if not self._claims(row):
+                continue
+            limit = next((one for one in row.limits if part_of(one, row) > self._room(row, one)), None)
+            if limit is not None:
+                held.exceeded[row.id] = limit
+            else:
+                self._store.holds[row.id] = row
+                held.admitted.add(row.id)
+        return held
 
     async def settle(
         self, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
@@ -129,6 +158,31 @@ class MemoryLane:
         if state is not None and (state.fenced or state.seq != seq - 1):
             raise SequenceRefused(f"{seq} is not the next number of writer {writer}")
         self._store.writers[writer] = WriterState(seq=seq, fenced=False)
+
+    def _room(self, row: HoldRow, limit: Limit) -> Decimal:
+        """What is left under a limit for the customer of this hold."""
+        used = sum(
+            (
+                self._measured(limit, event)
+                for event in self._store.events.values()
+                if _counts(limit, event, row)
+            ),
+            Decimal(0),
+        )
+        in_flight = (
+            one
+            for one in self._store.holds.values()
+            if _is_of(limit, one, row) and _in(limit, one.created_at)
+        )
+        return limit.most - used - sum((part_of(limit, one) for one in in_flight), Decimal(0))
+
+    def _measured(self, limit: Limit, event: EventRow) -> Decimal:
+        """What an event comes to by now."""
+        news = [one.new for one in self._store.corrections[event.id]]
+        event = as_corrected(event, news)
+        if limit.measure == "tokens":
+            return Decimal(event.tokens_total or 0)
+        return (event.charge_total or Decimal(0)) if limit.measure == "charge" else event.quantity
 
     def _claims(self, row: HoldRow) -> bool:
         """Claim the row's key for its payload. False when it stands for another one."""

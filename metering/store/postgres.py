@@ -30,8 +30,9 @@ from metering.rows import (
     Standing,
 )
 from metering.store import claims
-from metering.store.base import BadRow, Locked, SequenceRefused, StoreError, Unavailable, WriterState
+from metering.store.base import BadRow, Held, Locked, SequenceRefused, StoreError, Unavailable, WriterState
 from metering.store.postgres_claims import ANSWERED, CLAIMED, CONFLICTING, KEPT, MOVED, STANDING, booked
+from metering.store.postgres_limits import LIMITED, LOCK, VERDICTS, asked_of
 from metering.store.sql import (
     CORRECTION_LIST,
     DAILY_ADD,
@@ -42,6 +43,11 @@ from metering.store.sql import (
     HOLD_LIST,
     UNPRICED,
     UNPRICED_LIST,
+    USER_ADD,
+    USER_KEY,
+    USER_KEY_LIST,
+    USER_SUM_LIST,
+    USER_SUMS,
     WRITER_UPSERT,
     event_sums,
     unpriced_values,
@@ -69,7 +75,7 @@ NETWORK = {
 _SPECIAL = {
     "id": "uuid", "customer_id": "uuid", "hold_id": "uuid", "api_key_id": "uuid", "posting_id": "uuid",
     "created_at": "timestamptz", "occurred_at": "timestamptz", "period_start": "timestamptz", "hold_at": "timestamptz",
-    "day": "date", "late": "boolean", "amount": "numeric", "quantity": "numeric",
+    "tokens_most": "bigint", "charge_most": "numeric", "day": "date", "late": "boolean", "amount": "numeric", "quantity": "numeric",
     "tokens_input": "bigint", "tokens_output": "bigint", "tokens_total": "bigint",
     "execution_time": "integer", "latency": "integer", "status_code": "smallint",
     "buckets": "jsonb", "rate_ids": "jsonb", "raw_usage": "jsonb", "tags": "jsonb", "context": "jsonb", "metadata": "jsonb",
@@ -79,7 +85,7 @@ _SPECIAL = {
     "cost_input": "numeric", "cost_output": "numeric", "cost_total": "numeric", "charge_total": "numeric",
 }  # fmt: skip
 
-_DOCUMENTS = frozenset({"rows", "corrections", "keys"})  # parameters that go in as JSON
+_DOCUMENTS = frozenset({"rows", "corrections", "keys", "limits", "parts"})  # parameters that go in as JSON
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
@@ -94,24 +100,27 @@ _HOLD_RECORD = _record(HOLD_COLUMNS)
 _CLAIM = ", claim json"
 _WRITER_CTE = f"w as ({WRITER_UPSERT.format(writer='%(writer)s', seq='%(seq)s')} returning id)"
 _DAILY_UPSERT = f"on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD}"
+_USER_UPSERT = f"on conflict ({USER_KEY_LIST}) do update set {USER_ADD}"
 
 
 @cache
-def _hold_sql(ctes: str | None, keyed: bool) -> str:
+def _hold_sql(ctes: str | None, keyed: bool, limited: bool) -> str:
+    asked = "wanted_holds" if limited else "asked"
     return f"""
 with {_WRITER_CTE},
-{"given" if keyed else "asked"} as materialized (
+{"given" if keyed else asked} as materialized (
     select * from json_to_recordset(%(rows)s::json) as x({_HOLD_RECORD}{_CLAIM if keyed else ""}) where exists (select 1 from w)),
-{CLAIMED if keyed else ""}
+{CLAIMED.format(asked=asked) if keyed else ""}
+{LIMITED if limited else ""}
 {ctes or "admitted as (select customer_id, id from asked)"},
 h as (insert into usage_holds ({HOLD_LIST}, writer_id)
     select {", ".join("a." + name for name in HOLD_COLUMNS)}, %(writer)s
     from asked a join admitted using (customer_id, id) order by a.customer_id, a.id returning id)
-select id from h"""
+{VERDICTS if limited else "select id from h"}"""
 
 
 @cache
-def _settle_sql(ctes: str | None, has_unpriced: bool, keyed: bool) -> str:
+def _settle_sql(ctes: str | None, has_unpriced: bool, keyed: bool, has_users: bool) -> str:
     b = "b" if keyed else "r"
     ended = f"{b} join ended d on d.customer_id = {b}.customer_id and d.id = {b}.hold_id"
     key = ", ".join(f"{b}.{name}" for name in DAILY_KEY_LIST.split(", "))
@@ -133,7 +142,8 @@ rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_
     select {key}, min({b}.currency), {sums} from {ended}
     where (select count(*) from events) > 0
     group by {key} order by {key} {_DAILY_UPSERT} returning 1)
-{_balances(ctes, b, ended)}
+{_users(b, ended) if has_users else ""}
+{_balances(ctes, b, ended, "users_rolled" if has_users else "rolled")}
 select {ANSWERED + ended if keyed else "id from ended"}"""
 
 
@@ -143,12 +153,21 @@ def _listed(b: str, ended: str) -> str:
     select {unpriced_values(f"{b}.")} from {ended} where {b}.missing is not null),"""
 
 
-def _balances(ctes: str | None, b: str, ended: str) -> str:
+def _users(b: str, ended: str) -> str:
+    """Daily usage by end user, of the rows that name one."""
+    texts = event_sums(b)
+    key = ", ".join(f"{b}.{name}" for name in USER_KEY)
+    return f""", users_rolled as (insert into daily_user_usage as t ({USER_KEY_LIST}, currency, {USER_SUM_LIST})
+    select {key}, min({b}.currency), {", ".join(f"sum({texts[name]})" for name in USER_SUMS)} from {ended}
+    where {b}.user_id <> '' and (select count(*) from rolled) > 0 group by {key} order by {key} {_USER_UPSERT} returning 1)"""
+
+
+def _balances(ctes: str | None, b: str, ended: str, after: str) -> str:
     if ctes is None:
         return ""
     return f""", booked as materialized (select {b}.customer_id, d.currency, sum(d.amount) as held,
         sum(coalesce({b}.charge_total, 0)) as charge, (array_agg({b}.posting_id))[1] as posting_id, max({b}.created_at) as at
-    from {ended} where (select count(*) from rolled) > 0 group by {b}.customer_id, d.currency), {ctes}"""
+    from {ended} where (select count(*) from {after}) >= 0 group by {b}.customer_id, d.currency), {ctes}"""
 
 
 _STATE = tuple(name for name in Amendment.__struct_fields__ if name not in {"corrections", "key"})
@@ -156,6 +175,7 @@ _STATE = tuple(name for name in Amendment.__struct_fields__ if name not in {"cor
 # correction of an event follows its first one only. Where nothing is corrected, whoever asked a newer catalogue knows more.
 # Locks in the order of their classes: the list of what is unpriced, the corrections, daily usage.
 _CORRECTED = f"returning {CORRECTION_LIST}"
+_USER_KEY_OF_CORRECTION = "c.customer_id, e.user_id, c.period_start, c.day"
 
 
 @cache
@@ -188,7 +208,13 @@ rolled as (insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_
     select {DAILY_KEY_LIST}, min(currency), {", ".join(f"sum({name})" for name in DAILY_SUMS)}
     from (select * from firsts union all select * from seconds) as written
     where (select count(*) from closed) + (select count(*) from opened) >= 0
-    group by {DAILY_KEY_LIST} order by {DAILY_KEY_LIST} {_DAILY_UPSERT} returning 1)
+    group by {DAILY_KEY_LIST} order by {DAILY_KEY_LIST} {_DAILY_UPSERT} returning 1),
+users_rolled as (insert into daily_user_usage as t ({USER_KEY_LIST}, currency, {USER_SUM_LIST})
+    select {_USER_KEY_OF_CORRECTION}, min(c.currency), {", ".join(f"sum(c.{name})" for name in USER_SUMS)}
+    from (select * from firsts union all select * from seconds) as c join s using (customer_id, event_id)
+    join usage_events e on e.customer_id = c.customer_id and e.created_at = s.created_at and e.id = c.event_id
+    where e.user_id <> '' and (select count(*) from rolled) >= 0
+    group by {_USER_KEY_OF_CORRECTION} order by {_USER_KEY_OF_CORRECTION} {_USER_UPSERT} returning 1)
 {_moved_charges(ctes)}
 select event_id from done"""
 
@@ -199,7 +225,7 @@ def _moved_charges(ctes: str | None) -> str:
     return f""", booked as materialized (select customer_id, currency, 0::numeric as held, sum(charge_total) as charge,
         (array_agg(id order by id))[1] as posting_id, max(created_at) as at
     from (select * from firsts union all select * from seconds) as written
-    where (select count(*) from rolled) >= 0 group by customer_id, currency), {ctes}"""
+    where (select count(*) from users_rolled) >= 0 group by customer_id, currency), {ctes}"""
 
 
 # The swept event of a call is found by the hold's id, which it carries as execution_id, among those made since the hold was.
@@ -266,16 +292,25 @@ class PostgresLane:
 
     async def hold(
         self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
-    ) -> set[UUID]:
-        sql = _hold_sql(contribution.ctes if contribution else None, _keyed(rows))
-        return await self._ids(sql, {"writer": writer, "seq": seq, "rows": rows})
+    ) -> Held:
+        limited = any(row.limits for row in rows)
+        sql = _hold_sql(contribution.ctes if contribution else None, _keyed(rows), limited)
+        parameters: dict[str, Any] = {"writer": writer, "seq": seq, "rows": rows}
+        if not limited:
+            return Held(await self._ids(sql, parameters))
+        asked = asked_of(rows)
+        parameters["rows"] = [msgspec.structs.replace(row, limits=()) for row in rows]
+        parameters |= {"limits": asked.limits, "parts": asked.parts}
+        customers = list({str(row.customer_id) for row in rows if row.limits})
+        return asked.held(await self._run_locked(customers, sql, parameters))
 
     async def settle(
         self, writer: UUID, seq: int, rows: Sequence[EventRow], contribution: Contribution | None
     ) -> set[UUID]:
         has_unpriced = any(row.missing is not None for row in rows)
         keyed = _keyed(rows)
-        sql = _settle_sql(contribution.ctes if contribution else None, has_unpriced, keyed)
+        has_users = any(row.user_id for row in rows)
+        sql = _settle_sql(contribution.ctes if contribution else None, has_unpriced, keyed, has_users)
         parameters = {"writer": writer, "seq": seq, "rows": rows}
         return await self._booked(sql, parameters, rows) if keyed else await self._ids(sql, parameters)
 
@@ -372,14 +407,36 @@ class PostgresLane:
         return {found[0] for found in await cursor.fetchall()}
 
     async def _run(self, sql: str, parameters: dict[str, Any]) -> psycopg.AsyncCursor[Any]:
-        for name in _DOCUMENTS.intersection(parameters):
-            parameters[name] = _text_of(parameters[name])
-        text, names = _numbered(sql)
+        text, values = _ready(sql, parameters)
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                return await self._cursor.execute(text, [parameters[name] for name in names])
+                return await self._cursor.execute(text, values)
         except Exception as error:
             raise translated(error) from error
+
+    async def _run_locked(
+        self, customers: list[str], sql: str, parameters: dict[str, Any]
+    ) -> list[tuple[UUID, int | None]]:
+        """The rows of a statement that goes out behind the customers' locks, in one flush and one transaction: the server
+        ends it whatever becomes of this process."""
+        text, values = _ready(sql, parameters)
+        locks: psycopg.AsyncRawCursor[Any] = psycopg.AsyncRawCursor(self._connection)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S), self._connection.pipeline() as pipeline:
+                await locks.execute(LOCK, [customers])
+                await self._cursor.execute(text, values)
+                await pipeline.sync()  # here the errors come, the first one first
+            return await self._cursor.fetchall()
+        except Exception as error:
+            raise translated(error) from error
+
+
+def _ready(sql: str, parameters: dict[str, Any]) -> tuple[bytes, list[Any]]:
+    """The text and the values of a statement, documents as JSON. Raises BadRow for what is none."""
+    for name in _DOCUMENTS.intersection(parameters):
+        parameters[name] = _text_of(parameters[name])
+    text, names = _numbered(sql)
+    return text, [parameters[name] for name in names]
 
 
 def _keyed(rows: Sequence[EventRow] | Sequence[HoldRow]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 # A key is claimed by whoever is first. The update changes nothing: it makes the statement wait for one that claims the
 # same key just now, and read what that one wrote, which its own snapshot would not show.
+# `{asked}`: what the next part of the statement reads.
 CLAIMED = """
 claims as materialized (select customer_id, id, created_at, decode(claim ->> 'key_hash', 'hex') as key_hash,
     decode(claim ->> 'payload_hash', 'hex') as payload_hash from given where claim is not null),
@@ -16,7 +17,7 @@ claimed as (insert into idempotency_keys as k (customer_id, key_hash, payload_ha
     from claims order by customer_id, key_hash, id
     on conflict (customer_id, key_hash) do update set payload_hash = k.payload_hash
     returning customer_id, key_hash, payload_hash),
-asked as materialized (select g.* from given g left join claims c using (customer_id, id)
+{asked} as materialized (select g.* from given g left join claims c using (customer_id, id)
     left join claimed k on k.customer_id = c.customer_id and k.key_hash = c.key_hash
     where c.id is null or k.payload_hash = c.payload_hash),"""
 

@@ -8,6 +8,9 @@ DAILY_SUMS = (
     "unpriced_events", "estimated_events",
 )  # fmt: skip
 
+USER_KEY = ("customer_id", "user_id", "period_start", "day")
+USER_SUMS = ("events", "quantity", "tokens_total", "charge_total")
+
 EVENT_LIST = ", ".join(EVENT_COLUMNS)
 HOLD_LIST = ", ".join(HOLD_COLUMNS)
 CORRECTION_LIST = ", ".join(CORRECTION_COLUMNS)
@@ -33,6 +36,10 @@ UNPRICED = {
     "provider": "{t}provider", "model": "{t}model", "missing": "{t}missing", "card_version": "0",
 }  # fmt: skip
 UNPRICED_LIST = ", ".join(UNPRICED)
+
+USER_KEY_LIST = ", ".join(USER_KEY)
+USER_SUM_LIST = ", ".join(USER_SUMS)
+USER_ADD = ", ".join(f"{name} = t.{name} + excluded.{name}" for name in USER_SUMS)
 
 DAILY_ADD = ", ".join(f"{name} = t.{name} + excluded.{name}" for name in DAILY_SUMS)
 

@@ -15,7 +15,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import cache
 from queue import SimpleQueue
 from typing import Any, TypeVar, get_args, get_type_hints
 from uuid import UUID
@@ -34,25 +33,21 @@ from metering.rows import (
     HoldRow,
 )
 from metering.store import claims, sqlite_claims
-from metering.store.base import BadRow, Locked, SequenceRefused, StoreError, Unavailable, WriterState
+from metering.store.base import BadRow, Held, Locked, SequenceRefused, StoreError, Unavailable, WriterState
 from metering.store.postgres import quarantine_text
 from metering.store.sql import (
     CORRECTION_LIST,
-    DAILY_ADD,
-    DAILY_KEY,
-    DAILY_KEY_LIST,
-    DAILY_SUM_LIST,
-    DAILY_SUMS,
     EVENT_LIST,
     HOLD_LIST,
     UNPRICED,
     UNPRICED_LIST,
     WRITER_UPSERT,
-    event_sums,
     unpriced_values,
 )
+from metering.store.sqlite_limits import Rooms
+from metering.store.sqlite_rolling import roll_correction, roll_event
 from metering.turnstile import Turnstile
-from pricing.money import AmountTooLarge, from_scaled, to_scaled
+from pricing.money import from_scaled, to_scaled
 
 BUSY_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = (
@@ -74,9 +69,6 @@ _HELD = (
     "select amount, currency, created_at from usage_holds where id = :hold_id and customer_id = :customer_id"
 )
 _END_HOLD = "delete from usage_holds where id = :hold_id and customer_id = :customer_id"
-# A sum of integers beyond 64 bits turns into a binary fraction without a word: then nothing is changed, which is noticed.
-_FITS = " and ".join(f"typeof(t.{name} + excluded.{name}) = 'integer'" for name in DAILY_SUMS)
-_DAILY_TAIL = f"on conflict ({DAILY_KEY_LIST}) do update set {DAILY_ADD} where {_FITS}"
 _SWEPT = f"""select {EVENT_LIST} from usage_events where customer_id = :customer_id and created_at >= :hold_at
     and status = 'interrupted' and id <> :id and execution_id = :hold_text"""
 _CORRECTIONS_OF = "select revision, reason, new from usage_corrections where customer_id = ? and event_id = ? order by revision"
@@ -89,36 +81,6 @@ _CLOSE_UNPRICED = "delete from usage_unpriced where event_id = :event_id and cus
 _REOPEN_UNPRICED = f"""insert into usage_unpriced ({UNPRICED_LIST}) values ({", ".join(":" + name for name in UNPRICED)})
     on conflict (event_id) do update set missing = excluded.missing, card_version = excluded.card_version,
         provider = excluded.provider, model = excluded.model"""
-
-
-def _daily_upsert(sums: Iterable[str]) -> str:
-    keys = ", ".join(":" + name for name in DAILY_KEY)
-    # The parser takes "on" for a join constraint after a plain SELECT, hence VALUES.
-    return (
-        f"insert into daily_usage as t ({DAILY_KEY_LIST}, currency, {DAILY_SUM_LIST}) "
-        f"values ({keys}, :currency, {', '.join(sums)}) {_DAILY_TAIL}"
-    )
-
-
-@cache
-def _roll_event() -> str:
-    """Daily usage of one event, its sums computed by SQLite from the same named parameters as its row."""
-    columns = ("quantity", "tokens_input", "tokens_output", "tokens_total", "cost_total", "charge_total")
-    sums = event_sums("")
-    named = {
-        name: _with_parameters(text, (*columns, "pricing_status", "usage_source"))
-        for name, text in sums.items()
-    }
-    return _daily_upsert(named[name] for name in DAILY_SUMS)
-
-
-def _with_parameters(text: str, columns: Iterable[str]) -> str:
-    for column in columns:
-        text = text.replace(column, ":" + column)
-    return text
-
-
-_ROLL_CORRECTION = _daily_upsert(":" + name for name in DAILY_SUMS)
 
 
 def adapted(value: Any) -> Any:
@@ -158,7 +120,7 @@ def restored(column: str, stored: Any) -> Any:
 
 def parameters_of(row: EventRow | HoldRow | CorrectionRow) -> dict[str, Any]:
     """The named parameters of a row."""
-    return {name: adapted(getattr(row, name)) for name in row.__struct_fields__}
+    return {name: adapted(getattr(row, name)) for name in row.__struct_fields__ if name != "limits"}
 
 
 _Task = tuple["Future[Any]", Callable[[], Any]]
@@ -203,7 +165,7 @@ class SqliteLane:
 
     async def hold(
         self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
-    ) -> set[UUID]:
+    ) -> Held:
         return await self._run(lambda db: self._hold(db, writer, seq, rows, contribution))
 
     async def settle(
@@ -321,19 +283,24 @@ class SqliteLane:
         seq: int,
         rows: Sequence[HoldRow],
         contribution: Contribution | None,
-    ) -> set[UUID]:
+    ) -> Held:
         db.execute(_WRITER, {"writer": writer.hex, "seq": seq})
-        admitted = set()
+        held, rooms = Held(admitted=set(), exceeded={}), Rooms(db, adapted)
         # The smallest first, as on PostgreSQL: who is refused then would not have fitted before the others either.
         for row in sorted(rows, key=lambda row: (row.customer_id, row.amount, row.id)):
             parameters = parameters_of(row)
             if row.claim is not None and not sqlite_claims.claim(db, row, parameters["created_at"]):
                 continue
+            limit = rooms.exceeded(row)
+            if limit is not None:
+                held.exceeded[row.id] = limit
+                continue
             parameters["writer"] = writer.hex
             if contribution is None or _admits(db, contribution, parameters):
+                rooms.take(row)
                 db.execute(_INSERT_HOLD, parameters)
-                admitted.add(row.id)
-        return admitted
+                held.admitted.add(row.id)
+        return held
 
     def _settle(
         self,
@@ -359,7 +326,7 @@ class SqliteLane:
             db.execute(_INSERT_EVENT, parameters)
             if row.missing is not None:
                 db.execute(_LIST_UNPRICED, parameters)
-            _roll(db, _roll_event(), parameters)
+            roll_event(db, parameters)
             _book(
                 db,
                 contribution,
@@ -421,17 +388,11 @@ def _amend(db: sqlite3.Connection, amendment: Amendment, books: Contribution | N
         line = parameters_of(row)
         if db.execute(_INSERT_CORRECTION, line).rowcount != 1:
             return False  # only ever the first one: who took the second had taken the first
-        _roll(db, _ROLL_CORRECTION, line)
+        roll_correction(db, line)
         _book(db, books, line | {"posting_id": line["id"]}, entry_id=line["id"], held=0)
     sqlite_claims.move(db, amendment.customer_id, amendment.key)
     db.execute(_CLOSE_UNPRICED if amendment.missing is None else _REOPEN_UNPRICED, state)
     return True
-
-
-def _roll(db: sqlite3.Connection, upsert: str, parameters: dict[str, Any]) -> None:
-    """Add to daily usage. Raises AmountTooLarge where a sum no longer fits; the transaction is undone then."""
-    if db.execute(upsert, parameters).rowcount != 1:
-        raise AmountTooLarge("a sum of daily usage is beyond what SQLite holds exactly")
 
 
 def _free(db: sqlite3.Connection, books: Contribution | None, customer_id: UUID, hold_id: UUID) -> None:

@@ -53,7 +53,7 @@ class Fray:
         holds = [
             a_hold(self.customer.pk, datetime.now(UTC), amount=Decimal(one)) for one in ("0.25", "0.5", "1")
         ]
-        admitted = await lane.hold(uuid4(), 1, holds, HOLD)
+        admitted = (await lane.hold(uuid4(), 1, holds, HOLD)).admitted
         charges = (Decimal("0.1"), Decimal(0), Decimal("0.000001"))
         events = [
             an_event(hold, charge_total=charge)

@@ -289,7 +289,7 @@ def test_a_settle_that_is_repeated_burns_once() -> None:
     gate = BillingGate(AccountLoader().load)
 
     async def act(lane: object) -> None:
-        assert await lane.hold(uuid4(), 1, [hold], gate.hold([hold])) == {hold.id}  # type: ignore[attr-defined]
+        assert (await lane.hold(uuid4(), 1, [hold], gate.hold([hold]))).admitted == {hold.id}  # type: ignore[attr-defined]
         for _ in range(3):
             event = comes_to(hold, "2")
             await lane.settle(uuid4(), 1, [event], gate.settle([event]))  # type: ignore[attr-defined]

@@ -96,7 +96,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(target=holds, amounts=st.lists(AMOUNTS | st.just(Decimal(0)), min_size=1, max_size=4))
     def hold(self, amounts: list[Decimal]) -> Any:
         calls = [a_hold(self.customer.pk, self.now, amount=amount) for amount in amounts]
-        admitted = self.runner.run(self.lane.hold(uuid4(), 1, calls, self.gate.hold(calls)))
+        admitted = self.runner.run(self.lane.hold(uuid4(), 1, calls, self.gate.hold(calls))).admitted
         for call in sorted(calls, key=lambda call: (call.amount, call.id)):
             fits = call.amount <= self.free
             assert (call.id in admitted) == (fits or call.amount == 0), (

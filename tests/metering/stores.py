@@ -1,11 +1,14 @@
 """Stores that misbehave on purpose: real ones, with a network in between that loses what it is told to lose."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from metering.gate import Contribution
 from metering.rows import Amendment, EventRow, HoldRow
-from metering.store.base import Lane, Locked, Store, Unavailable, WriterState
+from metering.store.base import Held, Lane, Locked, Store, Unavailable, WriterState
+
+T = TypeVar("T")
 
 
 class LossyStore:
@@ -44,7 +47,7 @@ class LossyLane:
 
     async def hold(
         self, writer: UUID, seq: int, rows: Sequence[HoldRow], contribution: Contribution | None
-    ) -> set[UUID]:
+    ) -> Held:
         self._before(rows)
         return self._after(await self._lane.hold(writer, seq, rows, contribution))
 
@@ -96,7 +99,7 @@ class LossyLane:
             self._broken = True
             raise Unavailable("the request was lost")
 
-    def _after(self, answer: set[UUID]) -> set[UUID]:
+    def _after(self, answer: T) -> T:
         if self._network.lose_answers > 0:
             self._network.lose_answers -= 1
             self._broken = True

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from psycopg.types.json import JsonbLoader
 
 from metering import rollups
-from metering.models import DailyUsage, UsageEvent
+from metering.models import DailyUsage, DailyUserUsage, UsageEvent
 from metering.rows import EVENT_COLUMNS, EventRow
 from metering.store.base import BadRow, SequenceRefused
 from metering.store.bulk import BulkLane, Result, hash_of
@@ -71,6 +71,18 @@ def test_what_is_sent_again_is_a_duplicate_and_what_was_changed_a_conflict() -> 
     assert ingest(first, second) == [["accepted"] * 3, ["conflict", "accepted", "duplicate"]]
     assert_books_say(events=4)
     assert DailyUsage.objects.get(customer_id=PAYER).quantity == 3  # 1 + 1 + 1, never 7
+
+
+def test_what_is_ingested_for_an_end_user_is_counted_for_that_user() -> None:
+    ingest(
+        [
+            an_ingested_event("one", user_id="ada"),
+            an_ingested_event("two", user_id="ada"),
+            an_ingested_event("three"),
+        ]
+    )
+    assert DailyUserUsage.objects.get().quantity == 2  # of ada; nobody said whose the third one is
+    assert_books_say(events=3)
 
 
 def test_a_key_that_stands_twice_in_a_batch_counts_once() -> None:

@@ -58,7 +58,7 @@ def test_the_database_takes_what_was_cleaned(values: dict[str, Any]) -> None:
 
     async def write() -> None:
         lane, writer = await current_store().open_lane("test"), uuid4()
-        assert await lane.hold(writer, 1, [hold], None) == {hold.id}
+        assert (await lane.hold(writer, 1, [hold], None)).admitted == {hold.id}
         assert await lane.settle(writer, 2, [event], None) == {hold.id}
         await lane.close()
 
