@@ -19,6 +19,7 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import Q
 
 from billing.admission import BillingGate, Snapshot
+from billing.limits import rules_of
 from billing.models import ApiKey
 from billing.models.customer import anchor_of
 from billing.plans import default_slug
@@ -82,7 +83,10 @@ def build_gate() -> BillingGate:
 
 # Written out, since Django takes three times as long to put it together as the database to answer it. One row by unique
 # indexes: the key, its customer, the balance, the subscription that runs, its version; where none runs, the default plan's last version.
-_READ = """select k.id as api_key_id, k.last_used_at, c.id as customer_id, c.is_active, c.currency, c.created_at,
+_READ = """select v.id as version_id, coalesce((select true from billing_plan_features f where f.version_id = v.id and f.hard limit 1), false)
+        or exists (select 1 from billing_quota_overrides o where o.customer_id = c.id)
+        or exists (select 1 from billing_budgets g where g.customer_id = c.id and g.ended_at is null) as has_limits,
+    k.id as api_key_id, k.last_used_at, c.id as customer_id, c.is_active, c.currency, c.created_at,
     c.blocks_unpriced or coalesce(v.blocks_unpriced, false) as blocks_unpriced, s.anchor, coalesce(p.slug, %s) as plan,
     coalesce(v.hard_credits, false) or coalesce(b.is_hard, false) as hard_limit, b.customer_id is not null as on_credit,
     v.interval as period_interval, v.shows_cost, v.when_short, v.outage, v.cost_book, v.list_book,
@@ -114,7 +118,11 @@ def _read(digest: str) -> tuple[Snapshot, bool] | None:
         said["period_interval"] = "month"
     said["period_anchor"] = anchor or anchor_of(created_at)
     said["processes"] = max(1, said.get("processes", 1))
+    version_id, has_limits = said.pop("version_id", None), said.pop("has_limits")
     snapshot = msgspec.convert(said, Snapshot, strict=False)  # SQLite knows ids as text, and true as 1
+    if has_limits:
+        rules = rules_of(snapshot.customer_id, version_id, snapshot.api_key_id, snapshot.currency)
+        snapshot = msgspec.structs.replace(snapshot, rules=rules)
     return snapshot, noted_at is None or noted_at < clock.now() - USED_NOTED_EVERY
 
 

@@ -20,6 +20,7 @@ import msgspec
 
 from billing import keys, ledger_sql, periods
 from billing.bounded import Bounded
+from billing.limit_rules import Rule, at_once, limits_at
 from billing.rate_limits import RateLimits
 from metering.gate import Account, Contribution, Headers, Outage, WhenShort
 from metering.problem import Refusal, customer_suspended, invalid_api_key, metering_unavailable
@@ -60,6 +61,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     tokens_per_minute: int | None = None
     concurrent_calls: int | None = None
     on_credit: bool = False  # has a balance, which its calls move
+    rules: tuple[Rule, ...] = ()  # what its calls have to fit under, besides those at once
     processes: int = 1  # that share the rate limits
 
 
@@ -133,8 +135,9 @@ class BillingGate:
             if limited is not None:
                 return limited
         account = entry.account
-        if account is None or not account.period_start <= at < account.period_end:
-            account = entry.account = _account(digest, snapshot, at)
+        if account is None or not entry.since <= at < entry.until:
+            account = _account(digest, snapshot, at)
+            entry.take(account)
         return account
 
     def _recently_unknown(self, digest: str) -> bool:
@@ -168,13 +171,20 @@ class BillingGate:
 
 
 class _Entry:
-    """A snapshot, when it began to be read, and the account last made of it."""
+    """A snapshot, when it began to be read, and the account last made of it, with the time that it holds for."""
 
-    __slots__ = ("account", "read_at", "snapshot")
+    __slots__ = ("account", "read_at", "since", "snapshot", "until")
 
     def __init__(self, snapshot: Snapshot, read_at: float) -> None:
         self.snapshot, self.read_at = snapshot, read_at
         self.account: Account | None = None
+        self.since = self.until = datetime.min.replace(tzinfo=UTC)
+
+    def take(self, account: Account) -> None:
+        """Keep the account for as long as it is the same: until a period ends that one of its limits counts in."""
+        self.account = account
+        self.since = max([account.period_start, *(one.since for one in account.limits if one.since)])
+        self.until = min([account.period_end, *(one.until for one in account.limits if one.until)])
 
 
 def key_in(headers: Headers) -> bytes | None:
@@ -215,5 +225,12 @@ def _account(digest: str, snapshot: Snapshot, at: datetime) -> Account:
         requests_per_minute=snapshot.requests_per_minute,
         tokens_per_minute=snapshot.tokens_per_minute,
         concurrent_calls=snapshot.concurrent_calls,
+        limits=limits_at(_rules(snapshot), period, at),
         on_credit=snapshot.on_credit,
     )
+
+
+def _rules(snapshot: Snapshot) -> tuple[Rule, ...]:
+    if snapshot.concurrent_calls is None:
+        return snapshot.rules
+    return (*snapshot.rules, at_once(snapshot.concurrent_calls))

@@ -1,5 +1,7 @@
 """`GET /v1/billing/usage`: what the caller used, from daily usage. Days are UTC days, and each answer says so."""
 
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, get_args
 
 from rest_framework.request import Request
@@ -7,6 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing import ranges
+from billing.allowances import allowances_of
 from billing.authentication import customer_of
 from billing.models import ApiKey, Customer
 from billing.problems import bad_request
@@ -53,8 +56,9 @@ def single_parameters(request: Request, known: tuple[str, ...]) -> dict[str, str
 
 
 def current_document(customer: Customer) -> dict[str, Any]:
-    """Usage of the customer's current period. What needs allowances is null: none is counted yet."""
-    period = customer.period_at(clock.now())
+    """Usage of the customer's current period, and what is left of the calls that its plan includes."""
+    at = clock.now()
+    period = customer.period_at(at)
     usage = reports.current_usage(customer.pk, period.start)
     documents = reports.quantities(customer.pk, period.start).get("documents")
     return {
@@ -68,10 +72,24 @@ def current_document(customer: Customer) -> dict[str, Any]:
             "total_tokens": usage.tokens_total,
             "total_cost": decimal_string(usage.charge_total),
         },
-        "quota": None,
+        "quota": quota_document(customer, at),
         "projected": None,
         "plan": plan_of(customer),
         "upgrade": None,
+    }
+
+
+def quota_document(customer: Customer, at: datetime) -> dict[str, Any] | None:
+    """How much of the calls that are included is used; null where they are not limited."""
+    found = next((one for one in allowances_of(customer, at) if one.feature == "api_calls"), None)
+    if found is None or found.included is None or not found.included:
+        return None
+    return {
+        "total": decimal_string(found.included),
+        "used": decimal_string(found.used),
+        "remaining": decimal_string(found.remaining or Decimal(0)),
+        "percent_used": decimal_string(found.percent_used or Decimal(0)),
+        "reset_date": found.period.end.isoformat(),
     }
 
 

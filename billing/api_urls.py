@@ -3,10 +3,12 @@
 from django.urls import path
 
 from billing.api import UsageView
+from billing.budgets_api import BudgetsView, BudgetView
 from billing.check_api import CheckView
 from billing.credits_api import BalanceView, CreditsView, RefundView
 from billing.customers_api import CustomersView, CustomerView, KeysView, KeyView, SubscriptionsView
 from billing.plans_api import PlansView, PlanView
+from billing.quotas_api import CustomerUsageView, QuotaView
 
 urlpatterns = [
     path("customers", CustomersView.as_view(), name="api-customers"),
@@ -16,7 +18,11 @@ urlpatterns = [
     path("customers/<str:customer>/subscriptions", SubscriptionsView.as_view(), name="api-subscriptions"),
     path("plans", PlansView.as_view(), name="api-plans"),
     path("plans/<str:plan>", PlanView.as_view(), name="api-plan"),
+    path("customers/<str:customer>/budgets", BudgetsView.as_view(), name="api-budgets"),
+    path("customers/<str:customer>/budgets/<uuid:budget>", BudgetView.as_view(), name="api-budget"),
     path("usage/check", CheckView.as_view(), name="api-usage-check"),
+    path("usage/<str:customer>", CustomerUsageView.as_view(), name="api-customer-usage"),
+    path("usage/<str:customer>/quotas/<str:feature>", QuotaView.as_view(), name="api-quota"),
     path("billing/usage", UsageView.as_view(), name="api-usage"),
     path("customers/<str:customer>/credits", CreditsView.as_view(), name="api-credits"),
     path(

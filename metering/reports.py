@@ -10,9 +10,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
-from django.db.models import Sum
+from django.db.models import Count, Sum
 
-from metering.models import DailyUsage
+from metering.models import DailyUsage, DailyUserUsage, Hold
 
 GroupBy = Literal["day", "model", "feature", "api_key"]
 GROUPS: dict[GroupBy, str] = {"day": "day", "model": "model", "feature": "feature", "api_key": "api_key_id"}
@@ -52,6 +52,54 @@ def quantities(customer_id: UUID, period_start: datetime) -> dict[str, Decimal]:
     """Quantity by feature in the billing period that starts then."""
     rows = DailyUsage.objects.filter(customer_id=customer_id, period_start=period_start)
     return {row.group: row.quantity for row in _grouped(rows, "feature") if isinstance(row.group, str)}
+
+
+class FeatureUsage(msgspec.Struct, frozen=True):
+    """What was used of a feature: settled, and at the most by the calls in flight. Tokens of all its calls beside."""
+
+    quantity: Decimal = Decimal(0)
+    tokens: int = 0
+    in_flight: int = 0
+
+
+def usage_by_feature(
+    customer_id: UUID, start: datetime, end: datetime, *, by_period: bool
+) -> dict[str, FeatureUsage]:
+    """Usage of [start, end) by feature: of the billing period that is these, or of whole UTC days."""
+    rows = DailyUsage.objects.filter(customer_id=customer_id)
+    if by_period:
+        rows = rows.filter(period_start=start)
+    else:
+        rows = rows.filter(day__gte=start.date(), day__lt=end.date())
+    holds = Hold.objects.filter(customer_id=customer_id, created_at__gte=start, created_at__lt=end)
+    in_flight: dict[str, int] = dict(holds.values_list("feature").annotate(Count("id")).order_by())
+    used = {row.group: row for row in _grouped(rows, "feature") if isinstance(row.group, str)}
+    return {
+        name: FeatureUsage(
+            quantity=used[name].quantity if name in used else Decimal(0),
+            tokens=used[name].tokens_total if name in used else 0,
+            in_flight=in_flight.get(name, 0),
+        )
+        for name in {*used, *in_flight}
+    }
+
+
+def spent(
+    customer_id: UUID, start: datetime, end: datetime, *, by_period: bool, api_key_id: UUID | None = None, user_id: str = "",
+) -> tuple[Decimal, int]:  # fmt: skip
+    """Charge and tokens of [start, end): of the customer, of one of its keys, or of one end user."""
+    rows: Any = (DailyUserUsage if user_id else DailyUsage).objects.filter(customer_id=customer_id)
+    rows = (
+        rows.filter(period_start=start)
+        if by_period
+        else rows.filter(day__gte=start.date(), day__lt=end.date())
+    )
+    if user_id:
+        rows = rows.filter(user_id=user_id)
+    elif api_key_id is not None:
+        rows = rows.filter(api_key_id=api_key_id)
+    found = rows.aggregate(charge=Sum("charge_total"), tokens=Sum("tokens_total"))
+    return found["charge"] or Decimal(0), found["tokens"] or 0
 
 
 def totals(rows: Iterable[UsageRow]) -> UsageRow:

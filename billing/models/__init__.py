@@ -3,6 +3,7 @@
 from billing.models.access import ApiKey, OperatorToken
 from billing.models.customer import Customer, Membership
 from billing.models.ledger import Account, Balance, Entry, Grant, GrantUse
+from billing.models.limits import Budget, QuotaOverride
 from billing.models.plans import Plan, PlanFeature, PlanVersion, VersionPublished
 from billing.models.subscriptions import Subscription
 
@@ -10,6 +11,7 @@ __all__ = [
     "Account",
     "ApiKey",
     "Balance",
+    "Budget",
     "Customer",
     "Entry",
     "Grant",
@@ -19,6 +21,7 @@ __all__ = [
     "Plan",
     "PlanFeature",
     "PlanVersion",
+    "QuotaOverride",
     "Subscription",
     "VersionPublished",
 ]
