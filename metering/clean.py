@@ -36,8 +36,8 @@ _AMOUNTS = (
     "cost_total",
     "charge_total",
 )
-_DOCUMENTS = ("raw_usage", "buckets", "context", "tags", "metadata", "missing")
-_counts, _amounts, _documents = attrgetter(*_COUNTS), attrgetter(*_AMOUNTS), attrgetter(*_DOCUMENTS)
+DOCUMENTS = ("raw_usage", "buckets", "context", "tags", "metadata", "missing")
+_counts, _amounts, _documents = attrgetter(*_COUNTS), attrgetter(*_AMOUNTS), attrgetter(*DOCUMENTS)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -143,7 +143,7 @@ def clean_event(row: EventRow) -> EventRow:
         row.execution_time = min(max(row.execution_time, 0), MS_MAX)
     if row.latency is not None and not 0 <= row.latency <= MS_MAX:
         row.latency = min(max(row.latency, 0), MS_MAX)
-    for name, value in zip(_DOCUMENTS, _documents(row), strict=True):
+    for name, value in zip(DOCUMENTS, _documents(row), strict=True):
         if value is not None and not (type(value) is dict and not value):
             document, was_mended = clean_document(value)
             setattr(row, name, document)

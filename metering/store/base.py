@@ -87,6 +87,9 @@ class Lane(Protocol):
     async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
         """Hold ids of those rows whose own event is in the table."""
 
+    async def swept(self, rows: Sequence[HoldRow]) -> set[UUID]:
+        """The ids of those holds that a sweep has ended, whose processes were thought dead."""
+
     async def quarantine(self, row: EventRow | HoldRow, reason: str) -> None:
         """Keep a row that the table refuses, with the reason, and end its hold. May be repeated."""
 

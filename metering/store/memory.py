@@ -141,6 +141,10 @@ class MemoryLane:
     async def held(self, ids: Sequence[tuple[UUID, UUID]]) -> set[UUID]:
         return {hold for _, hold in ids if hold in self._store.holds}
 
+    async def swept(self, rows: Sequence[HoldRow]) -> set[UUID]:
+        ended = {one.execution_id for one in self._store.events.values() if one.status == "interrupted"}
+        return {row.id for row in rows if str(row.id) in ended}
+
     async def quarantine(self, row: EventRow | HoldRow, reason: str) -> None:
         self._store.quarantined[row.id] = reason
         self._store.holds.pop(row.hold_id if isinstance(row, EventRow) else row.id, None)

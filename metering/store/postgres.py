@@ -20,6 +20,7 @@ from psycopg import errors
 
 from metering.corrections import Written, event_from, late_settlement
 from metering.gate import Contribution
+from metering.ids import instant_of
 from metering.rows import (
     CORRECTION_COLUMNS,
     EVENT_COLUMNS,
@@ -233,6 +234,9 @@ _SWEPT = f"""select r.hold_id, {", ".join("e." + name for name in EVENT_COLUMNS)
 from json_to_recordset(%(rows)s::json) as r({_EVENT_RECORD})
 join usage_events e on e.customer_id = r.customer_id and e.execution_id = r.hold_id::text and e.created_at >= r.hold_at
 where e.status = 'interrupted' and e.id <> r.id"""
+_SWEPT_HOLDS = """select h.id from json_to_recordset(%(rows)s::json) as h(customer_id uuid, id uuid, hold_at timestamptz)
+join usage_events e on e.customer_id = h.customer_id and e.execution_id = h.id::text and e.created_at >= h.hold_at
+where e.status = 'interrupted'"""
 _CORRECTIONS_OF = """select revision, reason, new from usage_corrections
 where customer_id = %(customer)s and event_id = %(event)s order by revision"""
 _SETTLED = f"""select r.hold_id, e.context ?| array['repeat_of', 'charged_before'], e.charge_total, e.quantity, e.pricing_status,
@@ -362,6 +366,12 @@ class PostgresLane:
     async def held(self, ids: Sequence[tuple[UUID, UUID]]) -> set[UUID]:
         pairs = [{"customer_id": customer, "id": hold} for customer, hold in ids]
         return await self._ids(_HELD, {"rows": pairs})
+
+    async def swept(self, rows: Sequence[HoldRow]) -> set[UUID]:
+        asked = [
+            {"customer_id": row.customer_id, "id": row.id, "hold_at": instant_of(row.id)} for row in rows
+        ]
+        return await self._ids(_SWEPT_HOLDS, {"rows": asked})
 
     async def quarantine(self, row: EventRow | HoldRow, reason: str) -> None:
         hold_id = row.hold_id if isinstance(row, EventRow) else row.id

@@ -23,6 +23,7 @@ import msgspec
 
 from metering.corrections import Written, event_from, late_settlement
 from metering.gate import Contribution
+from metering.ids import instant_of
 from metering.rows import (
     CORRECTION_COLUMNS,
     EVENT_COLUMNS,
@@ -71,6 +72,8 @@ _HELD = (
 _END_HOLD = "delete from usage_holds where id = :hold_id and customer_id = :customer_id"
 _SWEPT = f"""select {EVENT_LIST} from usage_events where customer_id = :customer_id and created_at >= :hold_at
     and status = 'interrupted' and id <> :id and execution_id = :hold_text"""
+_SWEPT_HOLDS = """select execution_id from usage_events where customer_id = ? and created_at >= ?
+    and status = 'interrupted' and execution_id in (select value from json_each(?))"""
 _CORRECTIONS_OF = "select revision, reason, new from usage_corrections where customer_id = ? and event_id = ? order by revision"
 _INSERT_CORRECTION = f"""insert into usage_corrections ({CORRECTION_LIST}) values ({", ".join(":" + name for name in CORRECTION_COLUMNS)})
     on conflict (customer_id, event_id, revision) do nothing"""
@@ -208,6 +211,19 @@ class SqliteLane:
                 hold
                 for _, hold in ids
                 if db.execute("select 1 from usage_holds where id = ?", [hold.hex]).fetchone()
+            }
+
+        return await self._run(act, writes=False)
+
+    async def swept(self, rows: Sequence[HoldRow]) -> set[UUID]:
+        def act(db: sqlite3.Connection) -> set[UUID]:
+            by_customer: dict[UUID, list[UUID]] = {}
+            for row in rows:
+                by_customer.setdefault(row.customer_id, []).append(row.id)
+            return {
+                UUID(found)
+                for customer, holds in by_customer.items()
+                for (found,) in db.execute(_SWEPT_HOLDS, _asked_of(customer, holds))
             }
 
         return await self._run(act, writes=False)
@@ -361,6 +377,10 @@ class SqliteLane:
                     _amend(db, amendment, self._books)
                 accounted[row.hold_id] = booking if amendment is not None else None
         return accounted
+
+
+def _asked_of(customer: UUID, holds: Sequence[UUID]) -> tuple[str, str, str]:
+    return customer.hex, adapted(instant_of(min(holds))), adapted([str(hold) for hold in holds])
 
 
 Ended = dict[UUID, claims.Booking | None]  # what became of a row, by its hold; None where it counts as it is

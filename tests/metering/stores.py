@@ -78,6 +78,9 @@ class LossyLane:
     async def settled(self, rows: Sequence[EventRow]) -> set[UUID]:
         return await self._lane.settled(rows)
 
+    async def swept(self, rows: Sequence[HoldRow]) -> set[UUID]:
+        return await self._lane.swept(rows)
+
     async def quarantine(self, row: EventRow | HoldRow, reason: str) -> None:
         await self._lane.quarantine(row, reason)
 
