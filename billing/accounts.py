@@ -89,8 +89,9 @@ _READ = """select v.id as version_id, coalesce((select true from billing_plan_fe
     k.id as api_key_id, k.last_used_at, c.id as customer_id, c.is_active, c.currency, c.created_at,
     c.blocks_unpriced or coalesce(v.blocks_unpriced, false) as blocks_unpriced, s.anchor, coalesce(p.slug, %s) as plan,
     coalesce(v.hard_credits, false) or coalesce(b.is_hard, false) as hard_limit, b.customer_id is not null as on_credit,
-    v.interval as period_interval, v.shows_cost, v.when_short, v.outage, v.cost_book, v.list_book,
+    v.interval as period_interval, v.shows_cost, v.when_short, v.cost_book, v.list_book,
     v.requests_per_minute, v.tokens_per_minute, v.concurrent_calls,
+    case when coalesce(b.is_hard, false) and not coalesce(v.hard_credits, false) then 'closed' else v.outage end as outage,
     case when v.requests_per_minute is not null or v.tokens_per_minute is not null
         then (select (count(*) + 1) / 2 from usage_writers where fenced_at is null) end as processes
 from billing_api_keys k join billing_customers c on c.id = k.customer_id

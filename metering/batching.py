@@ -26,6 +26,7 @@ BATCH_MAX = 500
 # about to call again. A turn costs next to nothing when nobody comes, where a timer would keep everybody waiting (3 ms: a
 # third of the calls at 16 connections). A caller who is alone is never made to wait.
 LINGER_SIZES, LINGER_TURNS = range(3, 17), 4
+PATIENCE_S = 3.0  # for which a batch may make no headway before the database counts as away
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 Row = TypeVar("Row", HoldRow, EventRow)
@@ -42,13 +43,14 @@ class Answer(Protocol):
 
 
 class Waiting(Generic[Row]):
-    """A row in the queue, the answer that its call waits for, and until when it waits (the loop's clock)."""
+    """A row in the queue, the answer that its call waits for, and until when it waits (the loop's clock). `spools`: it need
+    not wait for a database that is away; `was_sent`: the database may have it already."""
 
-    __slots__ = ("answer", "row", "until")
+    __slots__ = ("answer", "row", "spools", "until", "was_sent")
 
-    def __init__(self, row: Row, answer: Answer, until: float) -> None:
+    def __init__(self, row: Row, answer: Answer, until: float, *, spools: bool = False) -> None:
         self.row: Row = row
-        self.answer, self.until = answer, until
+        self.answer, self.until, self.spools, self.was_sent = answer, until, spools, False
 
     def resolve(self, value: bool) -> bool:
         """Answer; False when nobody waits any more."""
@@ -77,13 +79,15 @@ class Phase(ABC, Generic[Row]):
         self.queue: deque[Waiting[Row]] = deque()
         self.in_flight: Batch[Row] = []
         self._store = store
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._loop = asyncio.get_running_loop()
         self._overdue = self._loop.call_later(deadline_s / 10, self._give_up)
         self._lane: Lane | None = None
         self._wake = asyncio.Event()
         self._stopping = False
         self._last_size = 0
+        self.is_away = False  # the database, as far as this phase knows
+        self._worked_at = self._loop.time()
 
     @abstractmethod
     async def apply(self, lane: Lane, seq: int, batch: "Batch[Row]") -> "set[UUID]":
@@ -105,11 +109,22 @@ class Phase(ABC, Generic[Row]):
         """Whether a row has to be written although nobody may be waiting for it any more."""
         return True
 
-    def add(self, row: Row, answer: Answer) -> None:
+    def went_away(self) -> None:
+        """The database does not answer; the batch in hand goes on asking, and so finds out when it does. Raises nothing."""
+
+    def gave_up(self, waiting: Waiting[Row]) -> None:
+        """Whoever waits for this row is about to be told that it takes too long. Raises nothing."""
+
+    def left(self, waiting: Waiting[Row]) -> None:
+        """The database has answered for this row, or it goes back into the queue. Raises nothing."""
+
+    def add(self, row: Row, answer: Answer, *, spools: bool = False) -> Waiting[Row]:
         """Queue a row. The answer is told once it is durable, and a TimeoutError when that takes too long; the row goes its
         way whatever becomes of the answer."""
-        self.queue.append(Waiting(row, answer, self._loop.time() + self._deadline_s))
+        waiting = Waiting(row, answer, self._loop.time() + self.deadline_s, spools=spools)
+        self.queue.append(waiting)
         self._wake.set()
+        return waiting
 
     async def run(self) -> None:
         """Empty the queue until told to stop."""
@@ -121,9 +136,15 @@ class Phase(ABC, Generic[Row]):
                     await self._linger()
                 taken = [self.queue.popleft() for _ in range(min(len(self.queue), BATCH_MAX))]
                 self.in_flight = [waiting for waiting in taken if self.still_wanted(waiting)]
+                for waiting in self.in_flight:
+                    waiting.was_sent = True
+                self._worked_at = self._loop.time()
                 await self._write(self.in_flight)
+                for waiting in self.in_flight:
+                    self.left(waiting)
                 self._last_size = len(self.in_flight)
                 self.in_flight = []
+            self.is_away = False  # nothing is on its way that would find out: the next row does
 
     async def _linger(self) -> None:
         """Let those come along who are on their way."""
@@ -153,10 +174,23 @@ class Phase(ABC, Generic[Row]):
     def _give_up(self) -> None:
         """Tell those who have waited too long; one timer for all costs less than one for each."""
         now = self._loop.time()
-        for waiting in (*self.in_flight, *self.queue):
-            if waiting.until <= now and not waiting.answer.done():
-                waiting.answer.set_exception(TimeoutError())
-        self._overdue = self._loop.call_later(self._deadline_s / 10, self._give_up)
+        for waiting in list(self.in_flight):
+            self._give_up_on(waiting, now)
+        for waiting in list(self.queue):
+            self._give_up_on(waiting, now)
+        if self.in_flight and now - self._worked_at > PATIENCE_S:
+            self._is_failing()
+        self._overdue = self._loop.call_later(self.deadline_s / 10, self._give_up)
+
+    def _give_up_on(self, waiting: Waiting[Row], now: float) -> None:
+        if waiting.until <= now and not waiting.answer.done():
+            self.gave_up(waiting)
+            waiting.answer.set_exception(TimeoutError())
+
+    def _is_failing(self) -> None:
+        if not self.is_away:
+            self.is_away = True
+            self.went_away()
 
     async def _write(self, batch: "Batch[Row]") -> None:
         parts, failures, unknown = deque([batch] if batch else []), 0, False
@@ -166,6 +200,7 @@ class Phase(ABC, Generic[Row]):
                 parts.popleft()
                 parts.extend(again)
                 failures, unknown = 0, False
+                self.is_away, self._worked_at = False, self._loop.time()
                 continue
             except BadRow as error:
                 await self._divide(parts, error)
@@ -178,6 +213,8 @@ class Phase(ABC, Generic[Row]):
             except Unavailable as error:
                 unknown = True
                 log.warning("%s batch of %d: outcome unknown: %s", self.name, len(parts[0]), error)
+                if failures:  # one connection may break; when the next one fails as well it is the database
+                    self._is_failing()
                 await self.close()
             except Exception:  # a bug must not end the task: every call of the process would hang
                 unknown = True

@@ -123,7 +123,7 @@ class Meter:
             )  # fmt: skip
         started = time.perf_counter()
         try:
-            admitted = await self.recorder.hold(call.hold())
+            admitted = await self.recorder.hold(call.hold(), spools=account.outage == "open")
         except RecorderUnavailable as error:
             log.error("call refused, its hold cannot be recorded: %s", error)
             return self._refused(metering_unavailable())

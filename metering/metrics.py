@@ -8,6 +8,7 @@ from typing import NamedTuple
 from prometheus_client import Counter, Gauge, Histogram
 
 from metering.rows import EventRow
+from metering.spool import Spool
 from pricing.pricelist import RateCard
 
 OTHER = "other"  # instead of a model that the catalogue does not name
@@ -27,6 +28,8 @@ unpriced_events_seen = Counter("tollgate_unpriced_events_committed", "Events com
 unpriced_events = Gauge(
     "tollgate_unpriced_events", "Events that wait for a rate; NaN while the database cannot be asked"
 )
+spool_records = Gauge("tollgate_spool_records", "Calls that are spooled and not in the database yet")
+spool_age_seconds = Gauge("tollgate_spool_age_seconds", "How long the oldest file of the spool has waited")
 hold_seconds = Histogram("tollgate_hold_seconds", "From asking for a hold to its commit", buckets=_FAST)
 settle_seconds = Histogram(
     "tollgate_settle_seconds", "From the last frame to the commit of its event", buckets=_FAST
@@ -58,6 +61,12 @@ def _series_of(feature: str, plan: str, status: str, provider: str, model: str, 
         cost.labels(currency),
         charge.labels(currency),
     )
+
+
+def show_spool(spool: Spool) -> None:
+    """Have the gauges show this process's spool, whenever somebody asks."""
+    spool_records.set_function(lambda: spool.status()["records"])
+    spool_age_seconds.set_function(lambda: spool.age_s)
 
 
 def observe_settled(rows: Sequence[EventRow], card: RateCard) -> None:

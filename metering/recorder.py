@@ -2,33 +2,40 @@
 
 Batches form by themselves: while one is being written the next one gathers. What is waiting is in memory for as long as a
 commit takes, and nothing is answered before. How a batch is written is `metering.store`; what happens when that fails is
-`metering.batching`.
+`metering.batching`. While the database is away, what need not wait for it goes to the spool, where there is one
+(`metering.spool`); the batch that was in hand then goes on asking for it.
 """
 
 import asyncio
 import logging
 import os
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
 from metering.batching import BACKOFF_S, BATCH_MAX, Answer, Batch, Phase, Waiting, rows_of
 from metering.gate import Gate
+from metering.late import correct_surely
 from metering.limits import Limit, LimitExceeded
 from metering.pulse import Pulse
 from metering.rows import EventRow, HoldRow
-from metering.store.base import BadRow, Lane, Locked, Store, StoreError
+from metering.spool import Drainer, Spool, SpoolFull
+from metering.store.base import Lane, Store, StoreError
 
 log = logging.getLogger("metering.recorder")
 
 HOLDS_WAITING_MAX = 10_000  # beyond it new calls are refused: the queue is memory
 ANSWER_DEADLINE_S = 10.0
+STOP_WHILE_AWAY_S = 1.0
 
 
 class RecorderUnavailable(Exception):
     """The database cannot take a hold in time. The call must not go out."""
+
+
+class Away(TimeoutError):
+    """The database is away: who can do without it does not wait any longer."""
 
 
 class KeyConflict(Exception):
@@ -46,6 +53,7 @@ class HoldPhase(Phase[HoldRow]):
     ) -> None:
         super().__init__(store, deadline_s)
         self._gate, self._unclaimed = gate, unclaimed
+        self.overflow: Overflow | None = None
         # Holds of the batch in hand.
         self._conflicting: set[UUID] = set()
         self._exceeded: dict[UUID, Limit] = {}
@@ -98,6 +106,18 @@ class HoldPhase(Phase[HoldRow]):
     def still_wanted(self, waiting: Waiting[HoldRow]) -> bool:
         return not waiting.answer.done()  # a call that gave up before its hold was ever sent needs none
 
+    def went_away(self) -> None:
+        if self.overflow is not None:
+            self.overflow.spill()
+
+    def gave_up(self, waiting: Waiting[HoldRow]) -> None:
+        if self.overflow is not None and waiting.spools and waiting.was_sent:
+            self.overflow.spool.expect(waiting.row.id)
+
+    def left(self, waiting: Waiting[HoldRow]) -> None:
+        if self.overflow is not None:
+            self.overflow.spool.resolved(waiting.row.id)
+
 
 class SettlePhase(Phase[EventRow]):
     """Writes events, daily usage and the end of holds. The answer is always yes: what is refused is put away."""
@@ -109,6 +129,7 @@ class SettlePhase(Phase[EventRow]):
     ) -> None:
         super().__init__(store, deadline_s)
         self._gate, self._on_settled = gate, on_settled
+        self.overflow: Overflow | None = None
         self.corrections: set[asyncio.Task[None]] = set()
 
     async def apply(self, lane: Lane, seq: int, batch: Batch[EventRow]) -> set[UUID]:
@@ -136,40 +157,60 @@ class SettlePhase(Phase[EventRow]):
     def hold_id(self, row: EventRow) -> UUID:
         return row.hold_id
 
+    def went_away(self) -> None:
+        if self.overflow is not None:
+            self.overflow.spill()
 
-async def correct_surely(store: Store, late: Batch[EventRow]) -> None:
-    """Book what has no hold any more: it was swept while this process was thought dead, or settled by an attempt before.
-    Row by row, until the database has answered for each; repeating changes nothing."""
-    waiting, lane, failures = deque(late), None, 0
-    while waiting:
+
+class Overflow:
+    """What becomes of both queues while the database is away."""
+
+    def __init__(self, spool: Spool, holds: HoldPhase, settles: SettlePhase) -> None:
+        self.spool, self._holds, self._settles = spool, holds, settles
+        holds.overflow = settles.overflow = self
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the database is away, as far as is known. Asked from other threads as well."""
+        return self._holds.is_away or self._settles.is_away
+
+    def spill(self) -> None:
+        """Take over what waits. The holds are told, and come by themselves; of the events, those that were not sent yet leave
+        their queue."""
+        for hold in (*self._holds.in_flight, *self._holds.queue):
+            if hold.spools and not hold.answer.done():
+                self._holds.gave_up(hold)
+                hold.refuse(Away())
+        unsent = [event for event in self._settles.queue if not event.was_sent]
+        kept = [event for event in self._settles.queue if event.was_sent]
+        self._settles.queue.clear()
+        self._settles.queue.extend(kept)
+        for event in (*self._settles.in_flight, *kept, *unsent):
+            if event.spools:
+                event.spools = False
+                self.take(event.row, event.answer, queue=None if event.was_sent else self._settles)
+
+    def take(self, row: EventRow, answer: Answer, *, queue: SettlePhase | None) -> None:
+        """Spool an event. Where that fails it goes back to the `queue`, unless its hold is in the spool alone."""
+
+        def durable() -> None:
+            if not answer.done():
+                answer.set_result(True)
+
         try:
-            lane = lane or await store.open_lane("correct")
-            await _correct(lane, waiting[0].row)
-            waiting.popleft().resolve(True)
-            failures = 0
-            continue
-        except Locked:
-            waiting.rotate(-1)
-        except Exception as error:  # noqa: BLE001  the database is away: there is nothing to do but to come again
-            log.warning("a late settlement is not booked yet: %s", error)
-            if lane is not None:
-                await lane.close()
-                lane = None
-        await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
-        failures += 1
-    if lane is not None:
-        await lane.close()
+            self.spool.event(row, durable)
+        except (ValueError, TypeError):
+            log.exception("event %s cannot be spooled", row.id)
+            if queue is not None:
+                queue.add(row, answer)
+        else:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._settles.deadline_s, _tell_late, answer)
 
 
-async def _correct(lane: Lane, row: EventRow) -> None:
-    try:
-        accounted = await lane.correct([row])
-        reason = "its hold is gone and no event accounts for it"
-    except BadRow as error:
-        accounted, reason = set(), str(error)
-    if row.hold_id not in accounted:
-        log.error("event %s is quarantined: %s", row.id, reason)
-        await lane.quarantine(row, reason)
+def _tell_late(answer: Answer) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError("the spool takes nothing; it is tried on"))
 
 
 class Recorder:
@@ -183,10 +224,14 @@ class Recorder:
         on_settled: Callable[[Sequence[EventRow]], None] = lambda rows: None,
         deadline_s: float = ANSWER_DEADLINE_S,
         beat_s: float = 5.0,  # the sweeper calls a writer dead after three looks, 10 s apart, at one beat
+        spool: Spool | None = None,  # without one nothing goes out while the database is away
     ) -> None:
         self._store, self._gate, self._on_settled = store, gate, on_settled
+        self.spool = spool
         self._deadline_s, self._beat_s = deadline_s, beat_s
         self._started = False
+        self._overflow: Overflow | None = None
+        self._drainer: Drainer | None = None
         _recorders.add(self)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
@@ -195,18 +240,24 @@ class Recorder:
         """Take calls (again). Without it the first call starts the recorder; after `stop` only this does."""
         self._stopped = False
 
-    async def hold(self, row: HoldRow) -> bool:
-        """Commit a hold. False when the gate's SQL did not admit it. Raises LimitExceeded, KeyConflict and RecorderUnavailable; the call
-        must not go out then, and a hold that is committed afterwards is released by itself."""
+    async def hold(self, row: HoldRow, *, spools: bool = False) -> bool:
+        """Commit a hold; `spools`: or spool it while the database is away. False when the gate's SQL did not admit it. Raises
+        LimitExceeded, KeyConflict and RecorderUnavailable; the call must not go out then, and a hold that is committed
+        afterwards is released by itself."""
         if self._stopped or not self._is_running():
             raise RecorderUnavailable("the recorder has stopped")
+        spools = spools and self._overflow is not None
+        if spools and self._is_away:
+            return await self._spool_hold(row)
         if len(self._holds.queue) >= HOLDS_WAITING_MAX:
             raise RecorderUnavailable("too many calls are waiting to be recorded")
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._holds.add(row, answer)
+        waiting = self._holds.add(row, answer, spools=spools)
         try:
             return await answer
         except TimeoutError as error:
+            if spools:
+                return await self._spool_hold(row, self._holds.writer if waiting.was_sent else None)
             raise RecorderUnavailable("the hold was not committed in time") from error
         except asyncio.CancelledError:
             if answer.done() and not answer.cancelled() and not answer.exception() and answer.result():
@@ -222,14 +273,23 @@ class Recorder:
     def book(self, row: EventRow, answer: Answer) -> None:
         """Queue an event, which also ends its hold. The answer is told once it is committed, or a TimeoutError when that takes
         too long to wait for; the row stays queued and is written as soon as the database takes it."""
-        if self._stopped or not self._is_running():
+        overflow = self._overflow if self._started else None
+        if overflow is not None and overflow.spool.owns(row.hold_id):
+            overflow.take(row, answer, queue=None)
+        elif self._stopped or not self._is_running():
             answer.set_exception(TimeoutError("the recorder has stopped; the hold will be swept"))
+        elif overflow is not None and overflow.is_on:
+            overflow.take(row, answer, queue=self._settles)
         else:
-            self._settles.add(row, answer)
+            self._settles.add(row, answer, spools=overflow is not None)
 
     async def release(self, row: HoldRow) -> None:
         """End the hold of a call that never went out, without an event. Waits until it is done; repeats until it is."""
-        if not self._stopped and self._is_running():
+        if self._stopped or not self._is_running():
+            return
+        if self.spool is not None and self.spool.owns(row.id):
+            self.spool.drop(row)
+        else:
             await self._releases.add(row)
 
     async def stop(self, timeout_s: float = 20.0) -> None:
@@ -239,11 +299,16 @@ class Recorder:
             return
         for phase in (self._holds, self._settles):
             phase.stop()
+        if self._is_away:  # what waits is spooled
+            timeout_s = min(timeout_s, STOP_WHILE_AWAY_S)
         await _end_all(self._tasks, timeout_s)
         await _end_all([*self._settles.corrections, *self._releases.tasks], timeout_s)
         for phase in (self._holds, self._settles):
             phase.end()
             await phase.close()
+        if self.spool is not None and self._drainer is not None:
+            await asyncio.to_thread(self._drainer.stop)
+            await asyncio.to_thread(self.spool.close)
         await asyncio.to_thread(self._pulse.stop)
         self._started = False
 
@@ -256,19 +321,51 @@ class Recorder:
             "running": all(not task.done() for task in self._tasks),
             "holds_waiting": len(self._holds.queue) + len(self._holds.in_flight),
             "settles_waiting": len(self._settles.queue) + len(self._settles.in_flight),
+            "is_away": self._is_away,
         }
 
     def _is_running(self) -> bool:
         """Start at the first use and after a fork: a writer's numbers and connections belong to one process."""
         if not self._started:
             self._releases = Releases(self._store)
-            self._holds = HoldPhase(self._store, self._gate, self._deadline_s, self._releases.add)
+            self._holds = HoldPhase(self._store, self._gate, self._deadline_s, self._release_unclaimed)
             self._settles = SettlePhase(self._store, self._gate, self._deadline_s, self._on_settled)
             self._pulse = Pulse(self._store, lambda: (self._holds.writer, self._settles.writer), self._beat_s)
             self._pulse.start()
+            self._overflow = Overflow(self.spool, self._holds, self._settles) if self.spool else None
+            self._drainer = self._start_drainer()
             self._started = True
             self._tasks = [asyncio.create_task(self._holds.run()), asyncio.create_task(self._settles.run())]
         return True
+
+    def _start_drainer(self) -> Drainer | None:
+        if self._overflow is None:
+            return None
+        overflow = self._overflow
+        drainer = Drainer(overflow.spool, self._store, lambda: not overflow.is_on, self._on_settled)
+        drainer.start()
+        return drainer
+
+    @property
+    def _is_away(self) -> bool:
+        return self._overflow is not None and self._overflow.is_on
+
+    async def _spool_hold(self, row: HoldRow, writer: UUID | None = None) -> bool:
+        """Let a call go out without the database. `writer`: under which its hold was sent there all the same."""
+        if self.spool is None:
+            raise RecorderUnavailable("there is no spool")
+        try:
+            await self.spool.hold(row, writer)
+        except SpoolFull as error:
+            if writer is not None:
+                self._releases.add(row)
+            raise RecorderUnavailable(str(error)) from error
+        return True
+
+    def _release_unclaimed(self, row: HoldRow) -> None:
+        """A hold was committed for which nobody waits any more. One that is in the spool as well stays: it is settled."""
+        if self.spool is None or not self.spool.expects(row.id):
+            self._releases.add(row)
 
 
 _recorders: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
@@ -278,6 +375,8 @@ def _forget_in_child() -> None:
     """After a fork the child's recorders are not the ones that run: tasks, connections and writer ids are the parent's."""
     for recorder in _recorders:
         recorder._started = False
+        if recorder.spool is not None:
+            recorder.spool.forget_in_child()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

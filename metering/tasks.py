@@ -3,12 +3,14 @@ message; the next tick repeats what is left."""
 
 import logging
 from datetime import timedelta
+from pathlib import Path
 
 from celery import shared_task
 from django.db import connection
 
-from metering import partitions, rollups, sweeper, unpriced
-from metering.wiring import current_store
+from metering import metrics, partitions, rollups, sweeper, unpriced
+from metering.spool import drain_abandoned
+from metering.wiring import current_store, option
 from pricing import catalog, clock
 from pricing.models import ONE_ROW, CatalogueVersion, ClockOffset
 
@@ -25,11 +27,14 @@ def _now_everywhere() -> None:
 
 @shared_task(name="metering.sweep", ignore_result=True)
 def sweep() -> int:
-    """End the holds of dead processes; how many."""
+    """Drain the spools of dead processes, and end their holds; how many."""
     _now_everywhere()
     store = current_store()
     try:
-        return sweeper.sweep(store, catalog.load_rate_card(), clock.now)
+        card = catalog.load_rate_card()
+        if spool := option("SPOOL_DIR", ""):  # first, so that what dead processes have spooled is not swept
+            drain_abandoned(store, Path(spool), lambda rows: metrics.observe_settled(rows, card))
+        return sweeper.sweep(store, card, clock.now)
     finally:
         store.close()
 

@@ -18,6 +18,7 @@ from metering.middleware import ASGIApp, MeteringMiddleware
 from metering.policy import InvalidPolicy, WhoPays
 from metering.recorder import Recorder
 from metering.routes import DEFAULT_ROUTES, RouteTable
+from metering.spool import Spool
 from metering.store import Store
 from metering.store.postgres import PostgresStore
 from metering.store.sqlite import SqliteStore
@@ -36,6 +37,7 @@ _PASSED_ON = (
 )
 
 
+SPOOL_MAX_MB = 256
 _books: Contribution | None = None
 
 
@@ -90,12 +92,21 @@ def current_card() -> CurrentCard:
 def build_meter(gate: Gate, store: Store | None = None) -> Meter:
     """A meter that writes to Django's default database."""
     current = current_card()
+    spool = current_spool()
     recorder = Recorder(
-        store or current_store(), gate, on_settled=lambda rows: metrics.observe_settled(rows, current.card)
-    )
+        store or current_store(), gate, on_settled=lambda rows: metrics.observe_settled(rows, current.card), spool=spool,
+    )  # fmt: skip
+    if spool is not None:
+        metrics.show_spool(spool)
     return Meter(
         gate=gate, recorder=recorder, card=current, routes=route_table(), now=clock.now, policy=who_pays(),
     )  # fmt: skip
+
+
+def current_spool() -> Spool | None:
+    """The spool under TOLLGATE["SPOOL_DIR"]; None where that is not set: then no call goes out while the database is away."""
+    given = option("SPOOL_DIR", "")
+    return Spool(Path(given), option("SPOOL_MAX_MB", SPOOL_MAX_MB) * 2**20) if given else None
 
 
 def who_pays() -> WhoPays:

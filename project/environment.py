@@ -66,8 +66,8 @@ def _sections() -> dict[str, tuple[Variable, ...]]:
             v("METERED_ROUTES", "path", "", "TOML file with the metered routes. Empty: /v1/execute and the pass-through routes."),
             v("SNAPSHOT_MAX_STALE_S", "number", "300", "Seconds for which a known caller is still admitted while the database is away.", most=86400),
             v("WHO_PAYS", "list", "", "Shares that customers pay of what does not go as it should, as docs/who-pays.md says them: cached=0.5,unanswered=1."),
-            v("SPOOL_DIR", "path", "", "Where events wait while the database is away (plans that fail open). Empty: spool/ in VAR_DIR."),
-            v("SPOOL_MAX_MB", "number", "512", "Bound of the spool in megabytes.", least=1),
+            v("SPOOL_DIR", "path", "", "Where calls are kept while the database is away (plans with outage open): a local disk that outlives the process. Empty: spool/ in VAR_DIR."),
+            v("SPOOL_MAX_MB", "number", "256", "Bound of the spool of each process in megabytes; beyond it new calls are refused.", least=1),
             v("USAGE_RETENTION_DAYS", "number", "90", "Days for which usage events are kept.", least=1),
         ),
         "Upstreams of the gateway (without one, the built-in demo models answer)": tuple(

@@ -200,6 +200,8 @@ TOLLGATE: dict[str, Any] = {
     "SNAPSHOT_MAX_STALE_S": number("SNAPSHOT_MAX_STALE_S"),
     "CURRENCY": CURRENCY,
     "WHO_PAYS": _who_pays(listing("WHO_PAYS")),
+    "SPOOL_DIR": str(environment.path("SPOOL_DIR") or VAR_DIR / "spool"),
+    "SPOOL_MAX_MB": number("SPOOL_MAX_MB"),
 }
 
 # What the gateway reads; every one of them is a text, "" where there is none.
@@ -262,10 +264,9 @@ LOGGING = {
     },
 }
 
-# --- read and checked here, for what is still to come: jobs of billing, Stripe, the spool
+# --- read and checked here, for what is still to come: jobs of billing, Stripe
 
 FIELD_ENCRYPTION_KEYS = listing("FIELD_ENCRYPTION_KEYS")
-SPOOL_DIR, SPOOL_MAX_MB = environment.path("SPOOL_DIR") or VAR_DIR / "spool", number("SPOOL_MAX_MB")
 USAGE_RETENTION_DAYS = number("USAGE_RETENTION_DAYS")
 REPORT_HOUR_UTC, BILLING_CRON = number("REPORT_HOUR_UTC"), text("BILLING_CRON")
 STRIPE_SECRET_KEY, STRIPE_API_BASE = text("STRIPE_SECRET_KEY"), text("STRIPE_API_BASE")

@@ -47,6 +47,7 @@ def prepare_environment() -> None:
     os.environ["TEST_RUN_DIR"] = str(directory)
     for name in NEVER_REAL:
         os.environ[name] = ""
+    os.environ["SPOOL_DIR"] = str(directory / "spool")
     os.environ["DEBUG"] = "false"
     os.environ["SECRET_KEY"] = os.environ["JWT_SECRET"] = "only-for-tests-" + "0123456789abcdef" * 3
     os.environ["TEST_REDIS_URL"] = _redis(directory)

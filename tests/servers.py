@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -141,14 +142,20 @@ class Databases:
 
 
 def environment(database_url: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a process of the product: that of the tests, with this database."""
+    """The environment of a process of the product: that of the tests, with this database and a spool for it alone."""
     return {
         **os.environ,
         "DATABASE_URL": database_url,
+        "SPOOL_DIR": str(spool_of(database_url)),
         "DJANGO_SETTINGS_MODULE": "project.settings",
         "PYTHONPATH": str(ROOT),
         **(extra or {}),
     }
+
+
+def spool_of(database_url: str) -> Path:
+    """Where the processes on this database spool. Another database's would drain it into its own."""
+    return Path(os.environ["TEST_RUN_DIR"]) / "spool" / sha256(database_url.encode()).hexdigest()[:16]
 
 
 def manage(database_url: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
