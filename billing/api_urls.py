@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from billing.alerts_api import AlertsView, AlertThresholdsView
 from billing.api import UsageView
 from billing.budgets_api import BudgetsView, BudgetView
 from billing.check_api import CheckView
@@ -20,6 +21,12 @@ urlpatterns = [
     path("plans/<str:plan>", PlanView.as_view(), name="api-plan"),
     path("customers/<str:customer>/budgets", BudgetsView.as_view(), name="api-budgets"),
     path("customers/<str:customer>/budgets/<uuid:budget>", BudgetView.as_view(), name="api-budget"),
+    path("customers/<str:customer>/alerts", AlertsView.as_view(), name="api-alerts"),
+    path(
+        "customers/<str:customer>/alert-thresholds",
+        AlertThresholdsView.as_view(),
+        name="api-alert-thresholds",
+    ),
     path("usage/check", CheckView.as_view(), name="api-usage-check"),
     path("usage/<str:customer>", CustomerUsageView.as_view(), name="api-customer-usage"),
     path("usage/<str:customer>/quotas/<str:feature>", QuotaView.as_view(), name="api-quota"),

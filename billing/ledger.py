@@ -251,7 +251,9 @@ def _enter(
         )
     balance.available += amount if into else -amount
     setattr(balance, column, getattr(balance, column) + sign * amount)
-    balance.save(update_fields=["available", column])
+    if into:
+        balance.full, balance.full_since = balance.available, at
+    balance.save(update_fields=["available", column, "full", "full_since"])
     entry = Entry(
         id=uuid7(at), customer_id=balance.customer_id, key=key, posting_id=uuid7(at), kind=kind, debit=debit, credit=credit,
         amount=amount, currency=balance.currency, created_at=at, reason=reason, actor=actor,

@@ -5,7 +5,7 @@ import logging
 
 from celery import shared_task
 
-from billing import ledger
+from billing import alerts, ledger
 from billing.ledger_check import check_ledger
 from pricing import clock
 from pricing.models import ClockOffset
@@ -27,3 +27,12 @@ def check() -> int:
     for drift in drifts:
         log.error("the ledger does not add up: %s", drift)
     return len(drifts)
+
+
+@shared_task(name="billing.alerts", ignore_result=True)
+def raise_alerts() -> int:
+    """Say which thresholds were reached; how many. E-mails go out in the same tick."""
+    clock.set_offset(ClockOffset.read())
+    made = alerts.raise_due(clock.now())
+    alerts.send_mails(clock.now())
+    return made

@@ -17,6 +17,7 @@ SWEEP_S = 10
 VACUUM_S = 5
 RATE_UNPRICED_S = 30
 EXPIRE_CREDITS_S = 10
+ALERTS_S = 5
 
 
 def _every(task: str, seconds: int) -> dict[str, Any]:
@@ -34,6 +35,7 @@ app.conf.beat_schedule = {
     "sweep dead writers' holds": _every("metering.sweep", SWEEP_S),
     "rate what had no price": _every("metering.rate_unpriced", RATE_UNPRICED_S),
     "expire credits": _every("billing.expire_credits", EXPIRE_CREDITS_S),
+    "say which thresholds were reached": _every("billing.alerts", ALERTS_S),
     "vacuum the hot tables": _every("metering.vacuum", VACUUM_S),
     "make partitions ahead": _at("metering.partitions", crontab(hour=0, minute=10)),
     "compare our rates with the price catalogues": _at("pricing.sync_prices", crontab(hour=3, minute=30)),

@@ -244,6 +244,7 @@ if text("EMAIL_URL"):
     globals().update(environ.Env.email_url_config(text("EMAIL_URL")))
 else:
     EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+DEFAULT_FROM_EMAIL = text("REPLY_TO") or "tollgate@localhost"
 ADMINS = [("Operator", address) for address in listing("OPERATOR_EMAILS")]
 LOGGING = {
     "version": 1,

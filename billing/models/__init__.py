@@ -1,6 +1,7 @@
 """The tables of billing. Owns: rows and what one row knows of itself. Does not own: acts that cross rows."""
 
 from billing.models.access import ApiKey, OperatorToken
+from billing.models.alerts import Alert, AlertThreshold, OutboxMessage, Subject
 from billing.models.customer import Customer, Membership
 from billing.models.ledger import Account, Balance, Entry, Grant, GrantUse
 from billing.models.limits import Budget, QuotaOverride
@@ -9,6 +10,8 @@ from billing.models.subscriptions import Subscription
 
 __all__ = [
     "Account",
+    "Alert",
+    "AlertThreshold",
     "ApiKey",
     "Balance",
     "Budget",
@@ -18,10 +21,12 @@ __all__ = [
     "GrantUse",
     "Membership",
     "OperatorToken",
+    "OutboxMessage",
     "Plan",
     "PlanFeature",
     "PlanVersion",
     "QuotaOverride",
+    "Subject",
     "Subscription",
     "VersionPublished",
 ]

@@ -105,6 +105,8 @@ class Balance(models.Model):
     refunded = AmountField(default=0)
     written_off = AmountField(default=0)
     receivable = AmountField(default=0)
+    full = AmountField(default=0, help_text="What was available right after credits were last added.")
+    full_since = models.DateTimeField(null=True, blank=True, help_text="When that was.")
     opened_at = models.DateTimeField(default=clock.now, editable=False)
 
     class Meta:
