@@ -14,6 +14,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.db import connection, transaction
+from django.db.models import F
 
 from billing.models import Alert, AlertThreshold, Customer, OutboxMessage
 from billing.standings import Standing, standings_of
@@ -76,7 +77,9 @@ def _thresholds(customers: list[Customer]) -> "defaultdict[tuple[UUID, str], tup
     """Of each customer and subject, the lowest first."""
     found: defaultdict[tuple[UUID, str], tuple[Threshold, ...]] = defaultdict(lambda: DEFAULTS)
     own: defaultdict[tuple[UUID, str], list[Threshold]] = defaultdict(list)
-    rows = AlertThreshold.objects.filter(customer__in=customers).order_by("percent", "amount")
+    rows = AlertThreshold.objects.filter(customer__in=customers).order_by(
+        F("percent").asc(nulls_last=True), "amount"
+    )
     for row in rows:
         own[row.customer_id, row.subject].append(Threshold(row.percent, row.amount))
     found.update({key: tuple(listed) for key, listed in own.items()})

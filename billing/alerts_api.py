@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 from django.db import transaction
+from django.db.models import F
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -65,7 +66,7 @@ class AlertThresholdsView(APIView):
 def thresholds_document(customer: Customer) -> dict[str, Any]:
     """By subject the thresholds that hold, and whether they are the default ones."""
     own: dict[str, list[Threshold]] = {subject: [] for subject in Subject.values}
-    for row in customer.alert_thresholds.order_by("percent", "amount"):
+    for row in customer.alert_thresholds.order_by(F("percent").asc(nulls_last=True), "amount"):
         own[row.subject].append(Threshold(row.percent, row.amount))
     return {
         subject: {

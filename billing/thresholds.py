@@ -32,6 +32,9 @@ class Threshold(msgspec.Struct, frozen=True):
         return limit - used <= self.amount if subject == "credit" else used >= self.amount
 
 
+MICROSECOND = timedelta(microseconds=1)
+FAR = timedelta(days=3650)  # nobody plans for longer
+
 DEFAULTS = (Threshold(Decimal(80)), Threshold(Decimal(90)), Threshold(Decimal(100)))
 
 
@@ -45,9 +48,9 @@ def exhausted_at(
     passed = at - start
     if used <= 0 or passed <= timedelta(0):
         return None
-    # An estimate, which may be a binary fraction: no money comes of it.
-    seconds = float(limit - used) * passed.total_seconds() / float(used)
-    if seconds > timedelta(days=3650).total_seconds():
+    left = EXACT.multiply(EXACT.subtract(limit, used), Decimal(passed // MICROSECOND))
+    more = int(EXACT.divide(left, used))
+    if more > FAR // MICROSECOND:
         return None
-    when = at + timedelta(seconds=seconds)
+    when = at + more * MICROSECOND
     return when if end is None or when < end else None
