@@ -10,8 +10,9 @@ A balance row says of one customer, in the customer's currency:
 
 `held` is what calls in flight have reserved: the sum of the customer's open holds. What a call comes to is `consumed`. It is
 paid from what its own hold reserved and from what is free; what neither covers is `written_off` where the limit is hard,
-and `receivable` where it is not. A correction downwards takes back in the opposite order, so that the end is the same as if
-the charge had been right at once; what was charged before there was a balance is taken back from `receivable`.
+and `receivable` where it is not. A correction downwards takes back in the opposite order, first what was never paid (both of
+these, where the limit was hard at one time and not at another), so that the end is the same as if the charge had been right
+at once; what was charged before there was a balance is taken back from `receivable`.
 """
 
 from metering.gate import Contribution
@@ -39,14 +40,14 @@ HOLD = Contribution(ctes=_HOLD, row_statements=(_HOLD_ROW,))
 def _shares(most: str, least: str, charge: str, held: str) -> dict[str, str]:
     """What of a charge each of three accounts bears, as SQL over the balance row; negative for a correction downwards."""
     uncovered = f"{most}(0, {charge} - {most}(0, b.available - b.held + {held}))"
-    owed_first = (
-        f"{least}(-({charge}), case when b.is_hard then b.written_off else {most}(0, b.receivable) end)"
-    )
+    back, owed = f"(-({charge}))", f"{most}(0, b.receivable)"
+    unpaid = f"{least}({back}, b.written_off + {owed})"
     burnt = f"{most}(0, b.consumed - b.written_off - b.receivable)"
-    available = f"(case when {charge} > 0 then {charge} - {uncovered} else -{least}(-({charge}) - {owed_first}, {burnt}) end)"
-    written_off = (
-        f"(case when not b.is_hard then 0 when {charge} > 0 then {uncovered} else -{owed_first} end)"
+    forgiven = f"case when b.is_hard then {least}({back}, b.written_off) else {least}(b.written_off, {most}(0, {back} - {owed})) end"
+    available = (
+        f"(case when {charge} > 0 then {charge} - {uncovered} else -{least}({back} - {unpaid}, {burnt}) end)"
     )
+    written_off = f"(case when {charge} > 0 then case when b.is_hard then {uncovered} else 0 end else -({forgiven}) end)"
     return {
         "available": available,
         "written_off": written_off,

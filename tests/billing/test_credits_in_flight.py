@@ -18,11 +18,12 @@ from metering import sweeper
 from metering.models import Hold, UsageCorrection, UsageEvent, Writer
 from metering.recorder import Recorder
 from metering.rows import EventRow, HoldRow
-from metering.store.base import BadRow
+from metering.store.base import BadRow, Lane
 from metering.wiring import current_store
 from pricing.pricelist import RateCard
 from tests.billing.rows import payer
 from tests.metering.rows import NOON, a_hold, an_event
+from tests.metering.test_corrections import a_correction
 from tests.metering.test_recorder import in_thread
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -311,3 +312,58 @@ def test_a_batch_that_the_database_refuses_moves_nothing() -> None:
 
     lane_does(act)
     assert balance(customer) == (10, 6) and books_agree()
+
+
+@pytest.mark.parametrize(
+    ("hard_first", "comes_down_to", "accounts"),
+    [
+        # 10 are there, 13 are consumed: 3 are not covered. (available, written off, owed)
+        (True, "12", ("0", "2", "0")),
+        (True, "10", ("0", "0", "0")),
+        (True, "9", ("1", "0", "0")),
+        (True, "0", ("10", "0", "0")),
+        (False, "12", ("0", "0", "2")),
+        (False, "10", ("0", "0", "0")),
+        (False, "9", ("1", "0", "0")),
+        (False, "0", ("10", "0", "0")),
+    ],
+)
+def test_what_was_never_paid_is_taken_back_first_also_where_the_limit_changed_meanwhile(
+    hard_first: bool, comes_down_to: str, accounts: tuple[str, str, str]
+) -> None:
+    customer = with_credits("10", hard=hard_first)
+    hold = call(customer, "10")
+    event = comes_to(hold, "13")
+
+    async def act(lane: Lane) -> None:
+        gate = BillingGate(AccountLoader().load)
+        await lane.hold(uuid4(), 1, [hold], gate.hold([hold]))
+        await lane.settle(uuid4(), 1, [event], gate.settle([event]))
+        await in_thread(lambda: ledger.set_hard(customer, hard=not hard_first))
+        correction = a_correction(event, charge_total=Decimal(comes_down_to))
+        assert await lane.amend([correction]) == {event.id}
+
+    lane_does(act)
+    row = Balance.objects.get(customer=customer)
+    assert (row.available, row.written_off, row.receivable) == tuple(map(Decimal, accounts))
+    assert books_agree()
+
+
+def test_of_what_is_owed_and_what_is_written_off_a_hard_limit_forgives_the_latter_first() -> None:
+    """Soft: 4 of 14 are owed. Hard: 2 more are written off. Of 5 that come back 2 are written off no more, 3 owed no more."""
+    customer = with_credits("10", hard=False)
+    soft, hard = call(customer, "0"), call(customer, "0")
+    events = comes_to(soft, "14"), comes_to(hard, "2")
+
+    async def act(lane: Lane) -> None:
+        gate = BillingGate(AccountLoader().load)
+        for hold, event, is_hard in zip((soft, hard), events, (False, True), strict=True):
+            await in_thread(lambda is_hard=is_hard: ledger.set_hard(customer, hard=is_hard))  # type: ignore[misc]
+            await lane.hold(uuid4(), 1, [hold], gate.hold([hold]))
+            await lane.settle(uuid4(), 1, [event], gate.settle([event]))
+        await lane.amend([a_correction(events[0], charge_total=Decimal(9))])
+
+    lane_does(act)
+    row = Balance.objects.get(customer=customer)
+    assert (row.available, row.written_off, row.receivable) == (0, 0, 1)
+    assert books_agree()
