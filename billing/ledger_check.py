@@ -5,17 +5,19 @@ It shares no code with what writes the ledger. Each page of customers is read fr
 
 from collections import defaultdict
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
 import msgspec
 from django.db import connection, transaction
-from django.db.models import Sum
+from django.db.models import Max, Q, Sum
 
 from billing.models import Balance, Entry, Grant
-from metering.models import Hold
+from metering.models import Hold, UsageEvent
 
 PAGE = 200
+MARGIN = timedelta(minutes=2)
 ZERO = Decimal(0)
 
 
@@ -38,6 +40,32 @@ def check_ledger() -> Iterator[Drift]:
         for drifts in page.values():
             yield from drifts
         after = max(page)
+
+
+def check_postings(since: datetime, until: datetime) -> Iterator[Drift]:
+    """Events made in [since, until) whose charges are not what the entries of their posting say. A posting is made in one
+    transaction, so its events are of nearly one time."""
+    made = Q(created_at__gte=since - MARGIN, created_at__lt=until + MARGIN)
+    charged: dict[tuple[UUID, UUID], Decimal] = defaultdict(lambda: ZERO)
+    recent = set()
+    events = UsageEvent.objects.filter(made, posting_id__isnull=False).values_list(
+        "customer_id", "posting_id"
+    )
+    for customer, posting, total, last in events.annotate(
+        total=Sum("charge_total"), last=Max("created_at")
+    ).order_by():
+        charged[customer, posting] = total or ZERO
+        if since <= last < until:
+            recent.add((customer, posting))
+    entered: dict[tuple[UUID, UUID], Decimal] = defaultdict(lambda: ZERO)
+    entries = Entry.objects.filter(made, kind__in=(Entry.Kind.USE, Entry.Kind.USE_RETURNED)).order_by()
+    for customer, posting, kind, total in entries.values_list("customer_id", "posting_id", "kind").annotate(
+        total=Sum("amount")
+    ):
+        entered[customer, posting] += total if kind == Entry.Kind.USE else -total
+    for key in sorted(recent):
+        if charged[key] != entered[key]:
+            yield Drift(key[0], f"posting {key[1]}", entered[key], charged[key])
 
 
 def _page(after: UUID | None) -> dict[UUID, list[Drift]]:

@@ -2,13 +2,19 @@
 message; the next tick repeats what is left."""
 
 import logging
+from datetime import timedelta
 
 from celery import shared_task
 
 from billing import alerts, ledger
-from billing.ledger_check import check_ledger
+from billing.ledger_check import check_ledger, check_postings
 from pricing import clock
 from pricing.models import ClockOffset
+
+SETTLED_AFTER, LOOKED_BACK = (
+    timedelta(minutes=5),
+    timedelta(minutes=70),
+)  # a little more than from one check to the next
 
 log = logging.getLogger("billing.tasks")
 
@@ -22,8 +28,10 @@ def expire_credits() -> int:
 
 @shared_task(name="billing.check_ledger", ignore_result=True)
 def check() -> int:
-    """Add the ledger up again; how many figures differ."""
-    drifts = list(check_ledger())
+    """Add the ledger up again, and compare the last hour's events with it; how many figures differ."""
+    clock.set_offset(ClockOffset.read())
+    until = clock.now() - SETTLED_AFTER
+    drifts = [*check_ledger(), *check_postings(until - LOOKED_BACK, until)]
     for drift in drifts:
         log.error("the ledger does not add up: %s", drift)
     return len(drifts)

@@ -59,7 +59,7 @@ class Contribution(msgspec.Struct, frozen=True):
     On PostgreSQL `ctes` are common table expressions put into the one statement. For holds they read `asked(customer_id,
     id, amount)` and must define `admitted(customer_id, id)`; what is not admitted there is refused for good. For whatever ends
     a hold or moves a charge they read `booked(customer_id, currency, held, charge, posting_id, at)`, one row a customer and
-    currency, and must take their locks in that order. On SQLite `row_statements` run for each row in turn: for a hold with
+    currency (an event is charged if it carries a posting; a correction always is), and must take their locks in that order. On SQLite `row_statements` run for each row in turn: for a hold with
     its columns as named parameters, and it is admitted when the first of them changed exactly one row (a hold of nothing
     is admitted unasked); otherwise with the columns of `booked` and `entry_id`, which no other row has.
     """

@@ -167,7 +167,8 @@ def _balances(ctes: str | None, b: str, ended: str, after: str) -> str:
     if ctes is None:
         return ""
     return f""", booked as materialized (select {b}.customer_id, d.currency, sum(d.amount) as held,
-        sum(coalesce({b}.charge_total, 0)) as charge, (array_agg({b}.posting_id))[1] as posting_id, max({b}.created_at) as at
+        coalesce(sum({b}.charge_total) filter (where {b}.posting_id is not null), 0) as charge,
+        (array_agg({b}.posting_id) filter (where {b}.posting_id is not null))[1] as posting_id, max({b}.created_at) as at
     from {ended} where (select count(*) from {after}) >= 0 group by {b}.customer_id, d.currency), {ctes}"""
 
 

@@ -343,14 +343,10 @@ class SqliteLane:
             if row.missing is not None:
                 db.execute(_LIST_UNPRICED, parameters)
             roll_event(db, parameters)
+            charged = parameters if row.posting_id is not None else parameters | {"charge_total": 0}
             _book(
-                db,
-                contribution,
-                parameters
-                | {"currency": hold[1], "posting_id": parameters["posting_id"] or parameters["id"]},
-                entry_id=parameters["id"],
-                held=hold[0],
-            )
+                db, contribution, charged | {"currency": hold[1]}, entry_id=parameters["id"], held=hold[0],
+            )  # fmt: skip
             ended[row.hold_id] = booking
         return ended
 

@@ -12,7 +12,7 @@ from django.db import connection
 from billing import ledger
 from billing.accounts import AccountLoader
 from billing.admission import BillingGate
-from billing.ledger_check import check_ledger
+from billing.ledger_check import check_ledger, check_postings
 from billing.models import Balance, Customer, Entry
 from metering import sweeper
 from metering.models import Hold, UsageCorrection, UsageEvent, Writer
@@ -367,3 +367,46 @@ def test_of_what_is_owed_and_what_is_written_off_a_hard_limit_forgives_the_latte
     row = Balance.objects.get(customer=customer)
     assert (row.available, row.written_off, row.receivable) == (0, 0, 1)
     assert books_agree()
+
+
+def test_a_call_admitted_before_its_customer_had_credits_is_not_charged_to_them() -> None:
+    """Its snapshot knew of no balance, and the event says so: it carries no posting. Alone or beside one that does."""
+    customer = with_credits("10")
+    before, after, alone = call(customer, "0"), call(customer, "2"), call(customer, "0")
+    first = an_event(before, charge_total=Decimal(3), on_credit=False)
+    second = comes_to(after, "1")
+    third = an_event(alone, charge_total=Decimal(4), on_credit=False)
+
+    async def act(lane: Lane) -> None:
+        gate = BillingGate(AccountLoader().load)
+        await lane.hold(uuid4(), 1, [before, after, alone], gate.hold([before, after, alone]))
+        await lane.settle(uuid4(), 1, [first, second], gate.settle([first, second]))
+        await lane.settle(uuid4(), 1, [third], gate.settle([third]))
+
+    lane_does(act)
+    assert balance(customer) == (9, 0)  # 10 - 1
+    assert {(event.charge_total, event.posting_id is None) for event in UsageEvent.objects.all()} == {
+        (3, True),
+        (1, False),
+        (4, True),
+    }
+    assert books_agree()
+
+
+def test_the_auditor_finds_an_event_whose_charge_is_not_what_was_entered() -> None:
+    customer = with_credits("10")
+    hold = call(customer, "2")
+
+    async def act(lane: Lane) -> None:
+        gate = BillingGate(AccountLoader().load)
+        event = comes_to(hold, "1")
+        await lane.hold(uuid4(), 1, [hold], gate.hold([hold]))
+        await lane.settle(uuid4(), 1, [event], gate.settle([event]))
+
+    lane_does(act)
+    window = NOON - timedelta(minutes=1), NOON + timedelta(minutes=1)
+    assert list(check_postings(*window)) == []
+    UsageEvent.objects.update(charge_total=Decimal("1.5"))
+    (drift,) = check_postings(*window)
+    assert (drift.customer_id, drift.kept, drift.counted) == (customer.pk, 1, Decimal("1.5"))
+    assert list(check_postings(NOON + timedelta(minutes=1), NOON + timedelta(minutes=2))) == []
