@@ -1,6 +1,6 @@
 """Credits over the API: `POST` and `GET /v1/customers/{customer}/credits`, `GET …/balance`, `POST …/credits/{grant}/refund`."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID, uuid4
@@ -19,6 +19,9 @@ from billing.problems import Refused, bad_request, not_found
 from metering.problem import Refusal, idempotency_conflict
 from pricing import clock
 from pricing.money import AmountTooLarge, decimal_string
+
+REASON_LENGTH_MAX = 300
+YEAR_MIN, YEAR_MAX = 1970, 9000  # any zone of whose instants both databases hold
 
 
 class GrantBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,11 +54,11 @@ class CreditsView(APIView):
         operator_only(request)
         payer = customer_of(request, customer)
         body, now = body_of(request, GrantBody), clock.now()
-        _check(body, now)
+        expires_at = _check(body)
         try:
             grant, new = ledger.grant(
                 payer, body.amount, body.currency or payer.currency, key=idempotency_key_of(request) or str(uuid4()), at=now,
-                kind=body.kind, priority=body.priority, expires_at=body.expires_at, reason=body.reason,
+                kind=body.kind, priority=body.priority, expires_at=expires_at, reason=body.reason,
                 actor=actor_of(request),
             )  # fmt: skip
         except (ledger.LedgerError, AmountTooLarge) as error:
@@ -70,6 +73,7 @@ class RefundView(APIView):
         operator_only(request)
         payer = customer_of(request, customer)
         body, now = body_of(request, RefundBody), clock.now()
+        check_reason(body.reason)
         found = Grant.objects.filter(customer=payer, pk=grant).first()
         if found is None:
             raise not_found("This customer has no such grant.")
@@ -136,12 +140,25 @@ def refused(error: ledger.LedgerError | AmountTooLarge) -> Refused:
     return bad_request(str(error))
 
 
-def _check(body: GrantBody, now: datetime) -> None:
+def _check(body: GrantBody) -> datetime | None:
+    """Raise Refused (400) for what cannot be granted. When it expires, in UTC."""
     if not 0 <= body.priority <= 100:
         raise bad_request("priority: 0 to 100, lower burns first.")
-    if body.expires_at is not None and body.expires_at.tzinfo is None:
+    check_reason(body.reason)
+    if body.expires_at is None:
+        return None
+    if body.expires_at.tzinfo is None:
         raise bad_request("expires_at needs a time zone, as in 2026-12-31T00:00:00Z.")
-    if body.expires_at is not None and body.expires_at <= now:
-        raise bad_request("expires_at lies in the past.")
-    if len(body.reason) > 300:
-        raise bad_request("reason: at most 300 characters.")
+    try:
+        expires_at = body.expires_at.astimezone(UTC)
+    except OverflowError:  # beyond the year 9999 where it is UTC
+        raise bad_request("expires_at lies too far away.") from None
+    if not YEAR_MIN <= expires_at.year <= YEAR_MAX:
+        raise bad_request(f"expires_at: a year from {YEAR_MIN} to {YEAR_MAX}.")
+    return expires_at
+
+
+def check_reason(reason: str) -> None:
+    """Raise Refused (400) for a reason that does not fit into the ledger."""
+    if len(reason) > REASON_LENGTH_MAX:
+        raise bad_request(f"reason: at most {REASON_LENGTH_MAX} characters.")

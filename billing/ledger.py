@@ -15,6 +15,7 @@ Which grant paid for what calls consumed is settled before anything changes the 
 so it never depends on when somebody looks.
 """
 
+import logging
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -23,8 +24,10 @@ from uuid import UUID
 from django.db import transaction
 
 from billing.models import Account, Balance, Customer, Entry, Grant, GrantUse
-from metering.ids import uuid7
+from metering.ids import NIL, uuid7
 from pricing.money import round_amount
+
+log = logging.getLogger("billing.ledger")
 
 ZERO = Decimal(0)
 AMOUNT_BELOW = Decimal(10**12)
@@ -46,6 +49,10 @@ class WrongCurrency(LedgerError):
     """A customer's credits are in the customer's currency."""
 
 
+class ExpiredAlready(LedgerError):
+    """Credits that have expired before they are granted."""
+
+
 class BadAmount(LedgerError):
     """An amount has to be positive, below a million million, and no finer than 12 decimal places."""
 
@@ -65,7 +72,7 @@ def grant(
     customer: Customer, amount: Decimal, currency: str, *, key: str, at: datetime, kind: str = Grant.Kind.PAID,
     priority: int = 50, expires_at: datetime | None = None, reason: str = "", actor: str = "",
 ) -> tuple[Grant, bool]:  # fmt: skip
-    """Credits for the customer, and whether they are new. Raises EntryConflict, WrongCurrency, BadAmount."""
+    """Credits for the customer, and whether they are new. Raises EntryConflict, WrongCurrency, BadAmount, ExpiredAlready."""
     _check(amount)
     wanted = {"kind": kind, "amount": amount, "currency": currency, "priority": priority, "expires_at": expires_at, "reason": reason}  # fmt: skip
     with transaction.atomic():
@@ -76,6 +83,8 @@ def grant(
         if known is not None:
             _same(key, {name: getattr(known, name) for name in wanted}, wanted)
             return known, False
+        if expires_at is not None and expires_at <= at:
+            raise ExpiredAlready("expires_at lies in the past.")
         _charge_grants(balance, at)
         made = Grant.objects.create(customer=customer, remaining=amount, key=key, created_at=at, **wanted)
         paid = kind == Grant.Kind.PAID
@@ -131,11 +140,29 @@ def deduct(
         return entry, True
 
 
-def expire_due(at: datetime, *, customers_max: int = 500) -> int:
+class SweepIncomplete(Exception):
+    """Some customers could not be dealt with; all others were. The next sweep comes back to them."""
+
+
+def expire_due(at: datetime, *, page: int = 500) -> int:
     """Expire what is left of grants whose time has come; how many were changed. A sweep: whatever it leaves, the next
-    one finds, and two at once expire nothing twice."""
-    due = Grant.objects.due(at).order_by("customer_id").values_list("customer_id", flat=True).distinct()
-    return sum(_expire(customer, at) for customer in due[:customers_max])
+    one finds, and two at once expire nothing twice. Raises SweepIncomplete, after all others were dealt with."""
+    changed, failed, after = 0, 0, NIL
+    while True:
+        due = Grant.objects.due(at).filter(customer_id__gt=after).order_by("customer_id")
+        customers = list(due.values_list("customer_id", flat=True).distinct()[:page])
+        for customer in customers:
+            try:
+                changed += _expire(customer, at)
+            except Exception:  # one customer's books must not keep the others' credits from expiring
+                log.exception("credits of customer %s could not be expired", customer)
+                failed += 1
+        if len(customers) < page:
+            break
+        after = customers[-1]
+    if failed:
+        raise SweepIncomplete(f"credits of {failed} customers could not be expired")
+    return changed
 
 
 def _expire(customer_id: UUID, at: datetime) -> int:

@@ -1,7 +1,7 @@
 """Pages of long lists by cursor: newest first, each page one bounded query on an index, whatever was added meanwhile."""
 
 import base64
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -50,6 +50,6 @@ def _read(cursor: str) -> tuple[datetime, UUID]:
         instant = datetime.fromisoformat(created_at)
         if instant.tzinfo is None:
             raise ValueError
-        return instant, UUID(after)
-    except ValueError:
+        return instant.astimezone(UTC), UUID(after)
+    except (ValueError, OverflowError):
         raise bad_request("This cursor is none of ours.") from None

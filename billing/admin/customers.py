@@ -73,6 +73,13 @@ class CustomerAdmin(KeptForever):
     list_per_page = 50
     show_full_result_count = False
     actions = ("suspend", "reactivate")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Customer | None = None) -> tuple[str, ...]:
+        """Its currency stands once money is kept or agreed upon in it."""
+        if obj is not None and obj.has_money:
+            return (*self.readonly_fields, "currency")
+        return self.readonly_fields
+
     fieldsets = (
         (None, {"fields": ("name", "company", "external_id", "email", "is_active", "see_also")}),
         (

@@ -91,6 +91,13 @@ class Customer(models.Model):
         self.updated_at = clock.now()
         super().save(*args, **kwargs)  # type: ignore[arg-type]
 
+    def clean(self) -> None:
+        if self._state.adding:
+            return
+        before = type(self)._default_manager.filter(pk=self.pk).values_list("currency", flat=True).first()
+        if before != self.currency and self.has_money:
+            raise ValidationError({"currency": f"It stays {before}: money is kept or agreed upon in it."})
+
     @property
     def period_anchor(self) -> datetime:
         """Where its periods start to be counted while it has no subscription."""
@@ -102,6 +109,11 @@ class Customer(models.Model):
         if subscription is not None:
             return subscription.period_at(at)
         return self.month_of(at)
+
+    @property
+    def has_money(self) -> bool:
+        """Whether money is kept or agreed upon in its currency: a balance, a subscription, a budget."""
+        return hasattr(self, "balance") or self.subscriptions.exists() or self.budgets.exists()
 
     def month_of(self, at: datetime) -> periods.Period:
         """The period of `at` while it has no subscription."""

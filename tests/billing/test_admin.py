@@ -4,10 +4,11 @@ import re
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 from django.test import Client
 
 from billing import keys
-from billing.models import ApiKey, Customer, OperatorToken
+from billing.models import ApiKey, Budget, Customer, OperatorToken
 from billing.subscriptions import subscribe
 from pricing import clock
 from tests.billing.rows import key_of, payer
@@ -33,8 +34,12 @@ def shown_secret(html: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "table", ["customer", "apikey", "operatortoken", "membership", "plan", "planversion", "subscription"]
-)
+    "table",
+    [
+        "customer", "apikey", "operatortoken", "membership", "plan", "planversion", "subscription", "quotaoverride", "budget",
+        "alert", "alertthreshold", "outboxmessage",
+    ],
+)  # fmt: skip
 def test_every_list_and_its_search_open(operator: Client, table: str) -> None:
     subscribe(payer()[0], "free", clock.now())
     assert operator.get(f"{BILLING}/{table}/").status_code == 200
@@ -95,3 +100,24 @@ def test_nothing_that_usage_names_is_deleted(operator: Client) -> None:
     assert operator.post(f"{BILLING}/customer/{customer.pk}/delete/", {"post": "yes"}).status_code == 403
     assert operator.post(f"{BILLING}/apikey/{key_of(customer)}/delete/", {"post": "yes"}).status_code == 403
     assert ApiKey.objects.count() == 1
+
+
+def test_the_currency_of_a_customer_stands_once_money_is_in_it(operator: Client) -> None:
+    customer, _ = payer()
+    page = f"{BILLING}/customer/{customer.pk}/change/"
+    assert 'name="currency"' in operator.get(page).content.decode()
+    subscribe(customer, "free", clock.now())
+    assert 'name="currency"' not in operator.get(page).content.decode()
+    customer.currency = "EUR"
+    with pytest.raises(ValidationError, match="stays USD"):
+        customer.full_clean()
+
+
+def test_a_budget_is_ended_and_neither_changed_nor_deleted(operator: Client) -> None:
+    customer, _ = payer()
+    budget = Budget.objects.create(customer=customer, amount=5)
+    assert 'name="amount"' not in operator.get(f"{BILLING}/budget/{budget.pk}/change/").content.decode()
+    assert operator.post(f"{BILLING}/budget/{budget.pk}/delete/", {"post": "yes"}).status_code == 403
+    operator.post(f"{BILLING}/budget/", {"action": "end", "_selected_action": [str(budget.pk)]})
+    budget.refresh_from_db()
+    assert budget.ended_at is not None

@@ -1,6 +1,8 @@
 """Credits over the API, for operators, and to look at for the customer itself."""
 
+import base64
 import json
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -9,6 +11,7 @@ from django.test import Client
 
 from billing.ledger_check import check_ledger
 from billing.models import Balance, Customer, Entry, OperatorToken
+from pricing import clock
 from tests.billing.rows import payer
 
 pytestmark = pytest.mark.django_db
@@ -129,3 +132,45 @@ def test_a_grant_of_another_customer_is_not_found(operator: Caller) -> None:
     payer("second")
     grant = operator.post("payer/credits", {"amount": "25"}).json()["id"]
     assert operator.post(f"second/credits/{grant}/refund", {"reason": "x"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "expires_at",
+    ["9999-12-31T23:59:59-12:00", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+12:00", "1969-12-31T23:59:59Z", "2999-01-01T00:00:00"],
+)  # fmt: skip
+def test_an_expiry_that_no_database_holds_in_every_zone_is_refused(operator: Caller, expires_at: str) -> None:
+    answer = operator.post("payer/credits", {"amount": 1, "expires_at": expires_at})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+    assert "expires_at" in answer.json()["detail"]
+    assert operator.get("payer/credits").json()["data"] == []
+
+
+def test_an_expiry_is_kept_in_utc(operator: Caller) -> None:
+    answer = operator.post("payer/credits", {"amount": 1, "expires_at": "2999-01-01T01:00:00+02:00"})
+    assert answer.json()["expires_at"] == "2998-12-31T23:00:00+00:00"
+
+
+def test_a_repeat_is_answered_also_when_the_credits_have_expired_meanwhile(
+    operator: Caller,
+) -> None:
+    body = {"amount": 1, "expires_at": (clock.now() + timedelta(hours=1)).isoformat()}
+    first = operator.post("payer/credits", body, key="k")
+    clock.set_offset(timedelta(hours=2))
+    assert operator.post("payer/credits", body, key="k").json()["id"] == first.json()["id"]
+    late = operator.post("payer/credits", body, key="another")
+    assert (late.status_code, late.json()["detail"]) == (400, "expires_at lies in the past.")
+
+
+@pytest.mark.parametrize(("length", "status"), [(300, 201), (301, 400)])
+def test_the_reason_of_a_refund_fits_into_the_ledger(operator: Caller, length: int, status: int) -> None:
+    grant = operator.post("payer/credits", {"amount": 1}).json()["id"]
+    assert operator.post(f"payer/credits/{grant}/refund", {"reason": "x" * length}).status_code == status
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["9999-12-31T23:59:59-12:00 00000000-0000-4000-8000-000000000000", "0001-01-01T00:00:00+12:00 00000000-0000-4000-8000-000000000000", "x"],
+)  # fmt: skip
+def test_a_cursor_that_was_made_up_is_refused(operator: Caller, cursor: str) -> None:
+    made_up = base64.urlsafe_b64encode(cursor.encode()).decode()
+    assert operator.get("payer/credits", cursor=made_up).status_code == 400

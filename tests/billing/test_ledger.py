@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Sum
 
 from billing import ledger
 from billing.ledger_check import check_ledger
@@ -173,12 +174,12 @@ def test_a_grant_expires_at_its_instant_with_what_is_left(
 
 
 def test_a_call_in_flight_keeps_its_reserve_over_the_expiry(customer: Customer) -> None:
-    granted(customer, "10", expires_at=NOON)
+    granted(customer, "10", expires_at=NOON + timedelta(minutes=1))
     Balance.objects.update(held=3)
-    assert ledger.expire_due(NOON) == 1
+    assert ledger.expire_due(NOON + timedelta(minutes=1)) == 1
     assert (balance(customer).available, balance(customer).expired) == (3, 7)
     Balance.objects.update(held=0)  # the call came to nothing
-    assert ledger.expire_due(NOON) == 1
+    assert ledger.expire_due(NOON + timedelta(minutes=1)) == 1
     assert (balance(customer).available, balance(customer).expired) == (0, 10)
     assert [entry.amount for entry in Entry.objects.filter(kind="expiry").order_by("amount")] == [3, 7]
 
@@ -227,3 +228,26 @@ def test_the_auditor_sees_a_balance_that_was_moved_without_an_entry(customer: Cu
     assert {(drift.what, drift.kept, drift.counted) for drift in check_ledger()} == {
         ("available", 12, 10), ("granted", 2, 0), ("left of the grants", 10, 12),
     }  # fmt: skip
+
+
+def test_one_customer_whose_books_are_broken_keeps_nobody_elses_credits_from_expiring() -> None:
+    """What is left of the first one's grant is more than was ever granted: its books cannot be brought up to date."""
+    customers = [payer(f"payer-{number}")[0] for number in range(3)]
+    for customer in customers:
+        ledger.grant(customer, Decimal(1), "USD", key="k", at=NOON, expires_at=NOON + timedelta(minutes=1))
+    broken = min(customers, key=lambda customer: customer.pk)
+    Grant.objects.filter(customer=broken).update(remaining=0)
+    Grant.objects.create(customer=broken, kind="paid", amount=2, remaining=Decimal("0.5"), currency="USD", key="x", created_at=NOON, expires_at=NOON)  # fmt: skip
+    with pytest.raises(ledger.SweepIncomplete, match="1 customer"):
+        ledger.expire_due(NOON + timedelta(minutes=2))
+    assert Balance.objects.exclude(customer=broken).aggregate(left=Sum("available"))["left"] == 0
+
+
+def test_customers_whose_due_credits_are_all_held_keep_nobody_out() -> None:
+    """Pages of one: the first customer's credits are in flight and stay, the next ones' expire all the same."""
+    customers = sorted((payer(f"payer-{number}")[0] for number in range(3)), key=lambda customer: customer.pk)
+    for customer in customers:
+        ledger.grant(customer, Decimal(1), "USD", key="k", at=NOON, expires_at=NOON + timedelta(minutes=1))
+    Balance.objects.filter(customer=customers[0]).update(held=1)
+    assert ledger.expire_due(NOON + timedelta(minutes=2), page=1) == 2
+    assert [one.available for one in Balance.objects.order_by("pk")] == [1, 0, 0]
