@@ -112,8 +112,10 @@ class Phase(ABC, Generic[Row]):
     def went_away(self) -> None:
         """The database does not answer; the batch in hand goes on asking, and so finds out when it does. Raises nothing."""
 
-    def gave_up(self, waiting: Waiting[Row]) -> None:
-        """Whoever waits for this row is about to be told that it takes too long. Raises nothing."""
+    def gave_up(self, waiting: Waiting[Row]) -> bool:
+        """Whoever waits for this row is about to be told that it takes too long; whether he gets another answer instead.
+        Raises nothing."""
+        return False
 
     def left(self, waiting: Waiting[Row]) -> None:
         """The database has answered for this row, or it goes back into the queue. Raises nothing."""
@@ -183,8 +185,7 @@ class Phase(ABC, Generic[Row]):
         self._overdue = self._loop.call_later(self.deadline_s / 10, self._give_up)
 
     def _give_up_on(self, waiting: Waiting[Row], now: float) -> None:
-        if waiting.until <= now and not waiting.answer.done():
-            self.gave_up(waiting)
+        if waiting.until <= now and not waiting.answer.done() and not self.gave_up(waiting):
             waiting.answer.set_exception(TimeoutError())
 
     def _is_failing(self) -> None:

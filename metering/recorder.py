@@ -8,6 +8,7 @@ commit takes, and nothing is answered before. How a batch is written is `meterin
 
 import asyncio
 import logging
+import math
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -110,9 +111,10 @@ class HoldPhase(Phase[HoldRow]):
         if self.overflow is not None:
             self.overflow.spill()
 
-    def gave_up(self, waiting: Waiting[HoldRow]) -> None:
+    def gave_up(self, waiting: Waiting[HoldRow]) -> bool:
         if self.overflow is not None and waiting.spools and waiting.was_sent:
             self.overflow.spool.expect(waiting.row.id)
+        return False  # the call comes to the spool by itself
 
     def left(self, waiting: Waiting[HoldRow]) -> None:
         if self.overflow is not None:
@@ -160,6 +162,15 @@ class SettlePhase(Phase[EventRow]):
     def went_away(self) -> None:
         if self.overflow is not None:
             self.overflow.spill()
+
+    def gave_up(self, waiting: Waiting[EventRow]) -> bool:
+        if self.overflow is None or not waiting.spools:
+            return False
+        waiting.spools, waiting.until = False, math.inf
+        self.overflow.take(
+            waiting.row, waiting.answer, queue=None
+        )  # it stays in the queue: whoever is second does nothing
+        return True
 
 
 class Overflow:
@@ -237,8 +248,11 @@ class Recorder:
         self._stopped = False
 
     def start(self) -> None:
-        """Take calls (again). Without it the first call starts the recorder; after `stop` only this does."""
+        """Take calls (again). Without it the first call starts the recorder; after `stop` only this does. With a spool it
+        starts at once, within a running loop: what a process before has left is not to wait for a call."""
         self._stopped = False
+        if self.spool is not None:
+            self._is_running()
 
     async def hold(self, row: HoldRow, *, spools: bool = False) -> bool:
         """Commit a hold; `spools`: or spool it while the database is away. False when the gate's SQL did not admit it. Raises
@@ -314,14 +328,18 @@ class Recorder:
 
     def status(self) -> dict[str, Any]:
         """What is waiting, for /readyz and the metrics."""
+        spool = self.spool.status() if self.spool is not None else None
         if not self._started:
-            return {"started": False, "running": True, "holds_waiting": 0, "settles_waiting": 0}
+            return {
+                "started": False, "running": True, "holds_waiting": 0, "settles_waiting": 0, "is_away": False, "spool": spool,
+            }  # fmt: skip
         return {
             "started": True,
             "running": all(not task.done() for task in self._tasks),
             "holds_waiting": len(self._holds.queue) + len(self._holds.in_flight),
             "settles_waiting": len(self._settles.queue) + len(self._settles.in_flight),
             "is_away": self._is_away,
+            "spool": spool,
         }
 
     def _is_running(self) -> bool:

@@ -11,6 +11,7 @@ import logging
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
@@ -30,6 +31,7 @@ from metering.store.base import BadRow, Lane, Locked, Store
 log = logging.getLogger("metering.spool")
 
 BATCH = 200
+SPAN = timedelta(minutes=1)
 LOCKED_MAX = 10  # times that a batch meets a lock before the whole is left to the next attempt
 
 OnSettled = Callable[[Sequence[EventRow]], None]
@@ -232,12 +234,13 @@ def _by_customer(calls: Sequence[Call]) -> list[list[Call]]:
 
 
 def _batches(calls: Iterable[Call]) -> Iterator[list[Call]]:
+    """In their order. What is written together is posted together, and so is of nearly one time."""
     batch: list[Call] = []
     for call in calls:
-        batch.append(call)
-        if len(batch) == BATCH:
+        if batch and (len(batch) == BATCH or abs(call.row.created_at - batch[0].row.created_at) > SPAN):
             yield batch
             batch = []
+        batch.append(call)
     if batch:
         yield batch
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from django.db import connection, transaction
 
-from billing import accounts, keys, plans
+from billing import accounts, keys, ledger, plans
 from billing.accounts import AccountLoader
 from billing.admission import BillingGate, Snapshot
 from billing.models import ApiKey, Customer, Plan, PlanVersion, Subscription
@@ -63,6 +63,28 @@ def test_without_a_subscription_a_customer_is_on_the_default_plan_by_the_month(l
         "payg", customer.period_anchor, "month",
     )  # fmt: skip
     assert (snapshot.shows_cost, snapshot.hard_limit, snapshot.outage) == (True, False, "open")
+
+
+@pytest.mark.parametrize(("hard", "outage"), [(False, "open"), (True, "closed")])
+def test_who_is_hard_by_the_balance_alone_is_not_let_through_an_outage_by_the_plan(
+    loader: AccountLoader, hard: bool, outage: str
+) -> None:
+    customer, secret = payer()
+    ledger.set_hard(customer, hard=hard)
+    snapshot = load(loader, secret)
+    assert snapshot is not None
+    assert (snapshot.plan, snapshot.hard_limit, snapshot.outage) == ("payg", hard, outage)
+
+
+def test_a_hard_plan_that_says_open_is_open(loader: AccountLoader) -> None:
+    customer, secret = payer()
+    own = Plan.objects.create(slug="own", name="Own")
+    version = PlanVersion.objects.create(plan=own, number=1, **{**TERMS, "outage": "open"})
+    plans.publish(version, clock.now())
+    subscribe(customer, "own", clock.now())
+    snapshot = load(loader, secret)
+    assert snapshot is not None
+    assert (snapshot.hard_limit, snapshot.outage) == (True, "open")
 
 
 def test_the_default_plan_is_the_operators_choice_and_counts_as_last_published(

@@ -1,4 +1,5 @@
-"""`python -m tests.e2e.aftermath`: what operations does after a crash, made quick: sweep whoever is silent, compare the books.
+"""`python -m tests.e2e.aftermath`: what operations does after a crash, made quick: drain what the dead have spooled, sweep
+whoever is silent, compare the books.
 
 Prints the differences that are left as JSON. Run it when no web process is alive: it looks more often than a process beats.
 """
@@ -6,6 +7,7 @@ Prints the differences that are left as JSON. Run it when no web process is aliv
 import json
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import django
 
@@ -19,7 +21,8 @@ def clean_up() -> list[str]:
     """Sweeps until every dead writer is fenced and has left nothing; answers what the check of the books finds."""
     from metering import rollups, sweeper
     from metering.models import Hold, Writer
-    from metering.wiring import current_card, current_store
+    from metering.spool import drain_abandoned
+    from metering.wiring import current_card, current_store, option
     from pricing import clock
     from pricing.refresh import Refresher
 
@@ -27,6 +30,7 @@ def clean_up() -> list[str]:
     Refresher(card).refresh_now()
     store = current_store()
     for _ in range(LOOKS_MAX):
+        drain_abandoned(store, Path(option("SPOOL_DIR", "")))
         sweeper.sweep(store, card.card, clock.now, every=timedelta(seconds=LOOK_S / 2))
         if not Writer.objects.filter(fenced_at__isnull=True).exists() and not Hold.objects.exists():
             break

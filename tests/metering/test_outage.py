@@ -247,6 +247,30 @@ def test_a_database_that_hangs_counts_as_away(tmp_path: Path) -> None:
     run(tmp_path, act)
 
 
+def test_an_event_that_waits_too_long_goes_to_the_spool_and_is_counted_once(tmp_path: Path) -> None:
+    """The database is slow rather than away: batches are written now and then."""
+
+    async def act(recorder: Recorder, network: AwayStore) -> None:
+        holds = [a_hold(), a_hold()]
+        for hold in holds:
+            assert await recorder.hold(hold)
+        network.hangs_on = asyncio.get_running_loop()
+        network.back.clear()
+        first = recorder.settle(an_event(holds[0]))
+        await asyncio.sleep(0.05)
+        second = recorder.settle(an_event(holds[1]))
+        recorder._settles.gave_up(recorder._settles.queue[0])
+        recorder._settles.gave_up(recorder._settles.in_flight[0])
+        assert await first and await second
+        assert recorder.spool is not None and recorder.spool.records == 2
+        network.back.set()
+        await drained(recorder)
+        await until(lambda: not recorder.status()["settles_waiting"])
+        assert await in_thread(books) == (2, 0, 0, [])
+
+    run(tmp_path, act)
+
+
 def test_a_full_spool_refuses_new_calls_and_settles_those_it_has(tmp_path: Path) -> None:
     async def act(recorder: Recorder, network: AwayStore) -> None:
         network.away = True

@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 import pytest
 from django.db.models import Sum
 
-from metering import rollups, sweeper
+from metering import rollups, sweeper, tasks
 from metering.gate import Contribution
-from metering.models import DailyUsage, Hold, QuarantinedRow, UsageCorrection, UsageEvent
+from metering.models import DailyUsage, Hold, QuarantinedRow, UsageCorrection, UsageEvent, Writer
 from metering.rows import Claim, EventRow, HoldRow
 from metering.spool import Spool, drain_abandoned
 from metering.store import Lane, Store
@@ -221,6 +221,20 @@ def test_a_damaged_file_is_drained_as_far_as_it_goes_and_kept(tmp_path: Path) ->
     drain(tmp_path)
     assert [path.suffix for path in tmp_path.glob("*/*.damaged")] == [".damaged"]
     assert drain(tmp_path) == 0
+
+
+def test_the_periodic_sweep_drains_before_it_sweeps(tmp_path: Path, settings: Any) -> None:
+    settings.TOLLGATE = {**settings.TOLLGATE, "SPOOL_DIR": str(tmp_path)}
+    hold = a_hold()
+    Writer.objects.filter(id=held(hold)).update(fenced_at=NOON)
+
+    async def act(spool: Spool) -> None:
+        await ended(spool, an_event(hold))
+
+    spooled(tmp_path, act)
+    assert tasks.sweep() == 0
+    assert (UsageEvent.objects.get().status, UsageCorrection.objects.count()) == ("ok", 0)
+    assert left_over(tmp_path) == []
 
 
 # --- killed at every step
