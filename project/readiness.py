@@ -1,4 +1,8 @@
-"""What a process needs in order to do its work, looked at in a thread of its own."""
+"""What a process needs in order to do its work, looked at in a thread of its own.
+
+A process that has a spool can do without the database for a while: callers that it knows, on open plans, are served. Then the
+database is `degraded` and not `down`, or whoever asks would take every process out of service together with it.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -37,7 +41,13 @@ class Readiness:
         await asyncio.wait([self._look], timeout=PATIENCE_S)
         silent = Check("down", f"no answer within {PATIENCE_S:g} s")
         stored = self._look.result() if self._look.done() else {"database": silent, "migrations": silent}
-        return stored | {"writer": self._writer(), "rate_card": self._rate_card()}
+        status = self._recorder_status()
+        if not stored["database"].passes and self._migrated and _can_spool(status):
+            told = f"{stored['database'].detail}; calls of open plans are spooled"
+            stored = stored | {"database": Check("degraded", told), "migrations": Check("healthy")}
+        return stored | {
+            "writer": _writer(status), "spool": _spool(status), "rate_card": self._rate_card(),
+        }  # fmt: skip
 
     def _stored(self) -> dict[str, Check]:
         database = self._database()
@@ -70,11 +80,6 @@ class Readiness:
             self._migrated = True
         return Check("healthy")
 
-    def _writer(self) -> Check:
-        status = self._recorder_status()
-        waiting = f"{status['holds_waiting']} holds and {status['settles_waiting']} events waiting"
-        return Check("healthy" if status["running"] else "down", waiting)
-
     def _rate_card(self) -> Check:
         """Calls are rated by the last card however old it is, so age alone takes no process out of service."""
         age = self._card.age_s
@@ -93,6 +98,28 @@ class Readiness:
         except RedisError as error:
             return Check("degraded", type(error).__name__)
         return Check("healthy")
+
+
+def _writer(status: Mapping[str, Any]) -> Check:
+    waiting = f"{status['holds_waiting']} holds and {status['settles_waiting']} events waiting"
+    return Check("healthy" if status["running"] else "down", waiting)
+
+
+def _can_spool(status: Mapping[str, Any]) -> bool:
+    spool = status["spool"]
+    return spool is not None and not spool["is_full"]
+
+
+def _spool(status: Mapping[str, Any]) -> Check:
+    spool = status["spool"]
+    if spool is None:
+        return Check("off")
+    if not spool["records"]:
+        return Check("healthy", "empty")
+    full = ", and it is full" if spool["is_full"] else ""
+    return Check(
+        "degraded", f"in use: {spool['records']} calls, the oldest file {spool['age_s']:.0f} s old{full}"
+    )
 
 
 def _redis() -> "Redis | None":

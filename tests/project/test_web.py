@@ -69,7 +69,7 @@ def test_a_revoked_key_is_refused_within_five_seconds(start_web: Callable[..., W
 def test_machines_are_answered(web: WebProcess) -> None:
     ready = httpx.get(f"{web.url}/readyz").json()
     assert {name: check["state"] for name, check in ready["checks"].items() if name != "redis"} == {
-        "database": "healthy", "migrations": "healthy", "writer": "healthy", "rate_card": "healthy",
+        "database": "healthy", "migrations": "healthy", "writer": "healthy", "spool": "healthy", "rate_card": "healthy",
     }  # fmt: skip
     assert httpx.get(f"{web.url}/healthz").status_code == 200
     assert httpx.get(f"{web.url}/health").json()["status"] == "healthy"
