@@ -90,9 +90,10 @@ _READ = """select v.id as version_id, coalesce((select true from billing_plan_fe
     c.blocks_unpriced or coalesce(v.blocks_unpriced, false) as blocks_unpriced, s.anchor, coalesce(p.slug, %s) as plan,
     coalesce(v.hard_credits, false) or coalesce(b.is_hard, false) as hard_limit, b.customer_id is not null as on_credit,
     v.interval as period_interval, v.shows_cost, v.when_short, v.cost_book, v.list_book,
-    v.requests_per_minute, v.tokens_per_minute, v.concurrent_calls,
+    v.requests_per_minute, v.tokens_per_minute, v.concurrent_calls, k.requests_per_minute as key_requests_per_minute,
+    k.tokens_per_minute as key_tokens_per_minute, k.concurrent_calls as key_concurrent_calls,
     case when coalesce(b.is_hard, false) and not coalesce(v.hard_credits, false) then 'closed' else v.outage end as outage,
-    case when v.requests_per_minute is not null or v.tokens_per_minute is not null
+    case when coalesce(v.requests_per_minute, v.tokens_per_minute, k.requests_per_minute, k.tokens_per_minute) is not null
         then (select (count(*) + 1) / 2 from usage_writers where fenced_at is null) end as processes
 from billing_api_keys k join billing_customers c on c.id = k.customer_id
 left join billing_balances b on b.customer_id = c.id

@@ -21,7 +21,7 @@ import msgspec
 from billing import keys, ledger_sql, periods
 from billing.bounded import Bounded
 from billing.limit_rules import Rule, at_once, limits_at
-from billing.rate_limits import RateLimits
+from billing.rate_limits import Limited, RateLimits, limited_by
 from metering.gate import Account, Contribution, Headers, Outage, WhenShort
 from metering.problem import Refusal, customer_suspended, invalid_api_key, metering_unavailable
 from metering.rows import EventRow, HoldRow
@@ -60,6 +60,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrent_calls: int | None = None
+    key_requests_per_minute: int | None = None  # these three: of this API key alone, beside the plan's
+    key_tokens_per_minute: int | None = None
+    key_concurrent_calls: int | None = None
     on_credit: bool = False  # has a balance, which its calls move
     rules: tuple[Rule, ...] = ()  # what its calls have to fit under, besides those at once
     processes: int = 1  # that share the rate limits
@@ -114,7 +117,7 @@ class BillingGate:
         posting on the events."""
         postings: dict[UUID, UUID] = {}
         for row in batch:
-            self._rate_limits.used(row.customer_id, row.tokens_total)
+            self._rate_limits.used(row.customer_id, row.api_key_id, row.tokens_total, row.id)
             if row.on_credit:
                 row.posting_id = postings.setdefault(row.customer_id, row.id)
         return ledger_sql.BOOKS if postings else None
@@ -125,15 +128,10 @@ class BillingGate:
         snapshot = entry.snapshot
         if not snapshot.is_active:
             return customer_suspended()
-        if snapshot.requests_per_minute is not None or snapshot.tokens_per_minute is not None:
-            limited = self._rate_limits.admit(
-                snapshot.customer_id,
-                requests=snapshot.requests_per_minute,
-                tokens=snapshot.tokens_per_minute,
-                processes=snapshot.processes,
-            )
-            if limited is not None:
-                return limited
+        if entry.limited is not None:
+            refusal = self._rate_limits.admit(entry.limited, snapshot.processes)
+            if refusal is not None:
+                return refusal
         account = entry.account
         if account is None or not entry.since <= at < entry.until:
             account = _account(digest, snapshot, at)
@@ -173,10 +171,11 @@ class BillingGate:
 class _Entry:
     """A snapshot, when it began to be read, and the account last made of it, with the time that it holds for."""
 
-    __slots__ = ("account", "read_at", "since", "snapshot", "until")
+    __slots__ = ("account", "limited", "read_at", "since", "snapshot", "until")
 
     def __init__(self, snapshot: Snapshot, read_at: float) -> None:
         self.snapshot, self.read_at = snapshot, read_at
+        self.limited = _limited(snapshot)
         self.account: Account | None = None
         self.since = self.until = datetime.min.replace(tzinfo=UTC)
 
@@ -225,8 +224,20 @@ def _account(digest: str, snapshot: Snapshot, at: datetime) -> Account:
         requests_per_minute=snapshot.requests_per_minute,
         tokens_per_minute=snapshot.tokens_per_minute,
         concurrent_calls=snapshot.concurrent_calls,
+        key_concurrent_calls=snapshot.key_concurrent_calls,
         limits=limits_at(_rules(snapshot), period, at),
         on_credit=snapshot.on_credit,
+    )
+
+
+def _limited(snapshot: Snapshot) -> Limited | None:
+    return limited_by(
+        snapshot.customer_id,
+        snapshot.api_key_id,
+        requests=snapshot.requests_per_minute,
+        tokens=snapshot.tokens_per_minute,
+        key_requests=snapshot.key_requests_per_minute,
+        key_tokens=snapshot.key_tokens_per_minute,
     )
 
 

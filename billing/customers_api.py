@@ -44,6 +44,9 @@ class CustomerBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     label: str = ""
+    requests_per_minute: int | None = None  # these three: limits of this key alone, beside the plan's
+    tokens_per_minute: int | None = None
+    concurrent_calls: int | None = None
 
 
 class SubscriptionBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,11 +87,12 @@ class KeysView(APIView):
         payer = customer_of(request, customer)
         manager_only(request, payer)
         body, now = body_of(request, KeyBody), clock.now()
-        _check(ApiKey(customer=payer, label=body.label), "label")
+        given = msgspec.structs.asdict(body)
+        _check(ApiKey(customer=payer, **given), *given)
         secrets: list[str] = []
 
         def issue() -> UUID:
-            key, secret = ApiKey.issue(payer, body.label)
+            key, secret = ApiKey.issue(payer, **given)
             secrets.append(secret)
             return key.pk
 
@@ -175,6 +179,9 @@ def key_document(key: ApiKey) -> dict[str, Any]:
         "id": str(key.pk),
         "label": key.label,
         "prefix": key.prefix,
+        "requests_per_minute": key.requests_per_minute,
+        "tokens_per_minute": key.tokens_per_minute,
+        "concurrent_calls": key.concurrent_calls,
         "created_at": key.created_at.isoformat(),
         "last_used_at": key.last_used_at and key.last_used_at.isoformat(),
         "revoked_at": key.revoked_at and key.revoked_at.isoformat(),

@@ -1,41 +1,90 @@
 """Rate limits: requests and tokens a minute, by token buckets in the process. No Django.
 
-A bucket holds a minute's worth and fills steadily, so a customer may come in bursts. Each process has its share of the limit,
-as many as live by the database's count: calls that are spread unevenly over the processes are refused a little early, and for
-as long as a process that died is not fenced its share is missing. A call takes one request when it comes; its tokens are
-known when it is settled, so they are taken then, and the customer waits until the bucket is out of its debt.
+A customer has a limit, and each of its API keys may have one of its own beside it: a call needs room in every bucket that
+stands above it, and takes from all of them or from none. A bucket holds a minute's worth and fills steadily, so calls may come
+in bursts. Each process has its share of the limit, as many as live by the database's count: calls that are spread unevenly
+over the processes are refused a little early, and for as long as a process that died is not fenced its share is missing. A
+call takes one request when it comes; its tokens are known when it is settled, so they are taken then, and the next call waits
+until the bucket is out of its debt.
 
 This is a limit on load, not on money: what may be spent is decided in the database (`billing.ledger_sql`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import UUID
+
+import msgspec
 
 from billing.bounded import Bounded
 from metering.problem import Refusal, rate_limited
 
-CUSTOMERS_MAX = 10_000  # whoever was not seen for longest begins with a full bucket
+BUCKETS_MAX = 20_000  # whoever was not seen for longest begins with a full bucket
+COUNTED_MAX = 20_000  # events whose tokens were taken: a batch that is written again takes them once
 MINUTE_S = 60.0
 
 
+class RateLimit(msgspec.Struct, frozen=True, gc=False):
+    """So much a minute, of one bucket."""
+
+    bucket: str
+    name: str  # how it is called in the answer's headers
+    per_minute: int
+    takes: int  # what a call takes when it comes: one request; or nothing, where tokens are taken when they are known
+    said: str  # to whoever is beyond it
+
+
+class Limited(msgspec.Struct, frozen=True, gc=False):
+    """What the calls with one API key have to fit under."""
+
+    limits: tuple[RateLimit, ...]
+
+
+def limited_by(
+    customer_id: UUID,
+    api_key_id: UUID,
+    *,
+    requests: int | None = None,
+    tokens: int | None = None,
+    key_requests: int | None = None,
+    key_tokens: int | None = None,
+) -> Limited | None:
+    """The limits that hold for calls with this key, its own after the customer's; None where there is none."""
+    customer, key = customer_id.hex, api_key_id.hex
+    limits = tuple(
+        RateLimit(bucket, name, per_minute, takes, f"The limit{whose} is {per_minute:,} {unit} a minute.")
+        for bucket, name, per_minute, takes, whose, unit in (
+            (f"{customer}:requests", "requests", requests, 1, "", "requests"),
+            (f"{customer}:tokens", "tokens", tokens, 0, "", "tokens"),
+            (f"{key}:requests", "key-requests", key_requests, 1, " of this API key", "requests"),
+            (f"{key}:tokens", "key-tokens", key_tokens, 0, " of this API key", "tokens"),
+        )
+        if per_minute is not None
+    )
+    return Limited(limits) if limits else None
+
+
 class Bucket:
-    """So much a minute; what is in it may be negative, for as long as more was taken than came in."""
+    """This process's share of a limit; what is in it may be negative, for as long as more was taken than came in."""
 
-    __slots__ = ("at", "level", "per_minute")
+    __slots__ = ("at", "level", "limit", "share")
 
-    def __init__(self, per_minute: float, at: float) -> None:
-        self.per_minute, self.level, self.at = per_minute, per_minute, at
+    def __init__(self, limit: RateLimit, share: float, at: float) -> None:
+        self.limit, self.share, self.level, self.at = limit, share, share, at
 
-    def fill(self, per_minute: float, at: float) -> None:
+    def fill(self, limit: RateLimit, share: float, at: float) -> None:
         """Up to `at`, at the limit that holds now."""
-        self.per_minute = per_minute
-        self.level = min(per_minute, self.level + (at - self.at) * per_minute / MINUTE_S)
+        self.limit, self.share = limit, share
+        self.level = min(share, self.level + (at - self.at) * share / MINUTE_S)
         self.at = at
 
-    def seconds_until(self, level: float) -> float:
-        """How long until so much is in it."""
-        return max(0.0, (level - self.level) * MINUTE_S / self.per_minute)
+    @property
+    def has_room(self) -> bool:
+        return self.level >= self.limit.takes
+
+    @property
+    def seconds_until_room(self) -> float:
+        return max(0.0, (self.limit.takes - self.level) * MINUTE_S / self.share)
 
 
 class RateLimits:
@@ -43,40 +92,52 @@ class RateLimits:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._requests: Bounded[Bucket] = Bounded(CUSTOMERS_MAX)
-        self._tokens: Bounded[Bucket] = Bounded(CUSTOMERS_MAX)
+        self._requests: Bounded[Bucket] = Bounded(BUCKETS_MAX)
+        self._tokens: Bounded[Bucket] = Bounded(BUCKETS_MAX)
+        self._counted: Bounded[bool] = Bounded(COUNTED_MAX)
 
-    def admit(
-        self, customer_id: UUID, *, requests: int | None, tokens: int | None, processes: int
-    ) -> Refusal | None:
+    def admit(self, limited: Limited, processes: int) -> Refusal | None:
         """Take one request, or say how long to wait. The limits are those of a minute, for all processes together."""
-        now, customer = self._monotonic(), customer_id.hex
-        if tokens is not None:
-            debt = self._bucket(self._tokens, customer, tokens / processes, now).seconds_until(0.0)
-            if debt > 0:
-                return _wait(debt, f"The limit is {tokens:,} tokens a minute.")
-        if requests is not None:
-            bucket = self._bucket(self._requests, customer, max(1.0, requests / processes), now)
-            if bucket.level < 1:
-                return _wait(bucket.seconds_until(1.0), f"The limit is {requests:,} requests a minute.")
-            bucket.level -= 1
+        now = self._monotonic()
+        buckets = [self._bucket(limit, processes, now) for limit in limited.limits]
+        for bucket in buckets:
+            if not bucket.has_room:
+                return _refused(buckets)
+        for bucket in buckets:
+            bucket.level -= bucket.limit.takes
         return None
 
-    def used(self, customer_id: UUID, tokens: int | None) -> None:
-        """Take the tokens of a settled call, where they are limited."""
-        if tokens and len(self._tokens):
-            bucket = self._tokens.get(customer_id.hex)
-            if bucket is not None:
-                bucket.level -= tokens
+    def used(self, customer_id: UUID, api_key_id: UUID, tokens: int | None, event_id: UUID) -> None:
+        """Take the tokens of a settled call, where they are limited; once, however often it is settled."""
+        for bucket in self.drawn_on(customer_id, api_key_id, tokens, event_id):
+            bucket.level -= tokens or 0
 
-    def _bucket(self, buckets: Bounded[Bucket], customer: str, per_minute: float, now: float) -> Bucket:
-        bucket = buckets.get(customer)
+    def drawn_on(
+        self, customer_id: UUID, api_key_id: UUID, tokens: int | None, event_id: UUID
+    ) -> Sequence[Bucket]:
+        """The buckets that the tokens of this event are still to be taken from."""
+        if not tokens or not len(self._tokens):
+            return ()
+        found = [self._tokens.get(f"{whose.hex}:tokens") for whose in (customer_id, api_key_id)]
+        buckets = [bucket for bucket in found if bucket is not None]
+        if not buckets or self._counted.get(event_id.hex):
+            return ()
+        self._counted.put(event_id.hex, True)
+        return buckets
+
+    def _bucket(self, limit: RateLimit, processes: int, now: float) -> Bucket:
+        # Each process may let one call through, where the limit has fewer requests than there are processes.
+        share = max(float(limit.takes), limit.per_minute / processes)
+        buckets = self._requests if limit.takes else self._tokens
+        bucket = buckets.get(limit.bucket)
         if bucket is None:
-            bucket = Bucket(per_minute, now)
-            buckets.put(customer, bucket)
-        bucket.fill(per_minute, now)
+            bucket = Bucket(limit, share, now)
+            buckets.put(limit.bucket, bucket)
+        bucket.fill(limit, share, now)
         return bucket
 
 
-def _wait(seconds: float, limit: str) -> Refusal:
-    return rate_limited(max(1, math.ceil(seconds)), limit)
+def _refused(buckets: Sequence[Bucket]) -> Refusal:
+    """By the bucket that takes longest to have room again."""
+    last = max(buckets, key=lambda bucket: bucket.seconds_until_room)
+    return rate_limited(max(1, math.ceil(last.seconds_until_room)), last.limit.said)

@@ -46,6 +46,7 @@ class Account(msgspec.Struct, frozen=True):
     requests_per_minute: int | None = None  # these three: None is no limit
     tokens_per_minute: int | None = None
     concurrent_calls: int | None = None
+    key_concurrent_calls: int | None = None  # of this API key alone
     limits: tuple[
         Limit, ...
     ] = ()  # what its calls have to fit under, in the periods of the instant asked for

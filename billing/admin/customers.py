@@ -170,7 +170,11 @@ class SecretAdmin(KeptForever):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         if change:
-            obj.save(update_fields=["label"])
+            obj.save(
+                update_fields=[
+                    name for name in self.add_fields if name not in self.get_readonly_fields(request, obj)
+                ]
+            )
             return
         issued, secret = self.issue(obj)
         obj.pk, obj.prefix, obj.sha256, obj._state.adding = issued.pk, issued.prefix, issued.sha256, False
@@ -178,7 +182,7 @@ class SecretAdmin(KeptForever):
 
     def issue(self, draft: Any) -> tuple[Any, str]:
         """A new row like `draft`, and its plaintext."""
-        issued: tuple[Any, str] = self.model.issue(*(getattr(draft, name) for name in self.add_fields))
+        issued: tuple[Any, str] = self.model.issue(**{name: getattr(draft, name) for name in self.add_fields})
         return issued
 
     def response_add(
@@ -218,7 +222,7 @@ class ApiKeyAdmin(SecretAdmin):
     list_select_related = ("customer",)
     search_fields = ("prefix", "label", "sha256", "id", "customer__external_id", "customer__name")
     autocomplete_fields = ("customer",)
-    add_fields = ("customer", "label")
+    add_fields = ("customer", "label", "requests_per_minute", "tokens_per_minute", "concurrent_calls")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         return self.readonly_fields if obj is None else ("customer", *self.readonly_fields)

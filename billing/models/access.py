@@ -1,12 +1,14 @@
 """What opens the door: API keys of customers, and tokens of operators. Kept as SHA-256, shown once, revocable."""
 
 from datetime import datetime
-from typing import Self
+from typing import Any, ClassVar, Self
 
 from django.db import models
+from django.db.models import Q
 
 from billing import keys
 from billing.models.customer import Customer
+from billing.models.plans import limit_field
 from metering.ids import uuid7
 from pricing import clock
 
@@ -45,20 +47,33 @@ class Revocable(models.Model):
 
 
 class ApiKey(Revocable):
-    """A customer's key for the API that is metered."""
+    """A customer's key for the API that is metered. Its own limits hold beside those of the customer's plan."""
 
     customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="api_keys")
+    requests_per_minute = limit_field("With this key. Empty: no limit of its own.")
+    tokens_per_minute = limit_field("With this key. Empty: no limit of its own.")
+    concurrent_calls = limit_field("Calls in flight at once with this key. Empty: no limit of its own.")
 
     class Meta:
         db_table = "billing_api_keys"
         verbose_name = "API key"
         ordering = ["-created_at", "id"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=(Q(requests_per_minute=None) | Q(requests_per_minute__gte=1))
+                & (Q(tokens_per_minute=None) | Q(tokens_per_minute__gte=1))
+                & (Q(concurrent_calls=None) | Q(concurrent_calls__gte=1)),
+                name="billing_api_keys_limits",
+            )
+        ]
 
     @classmethod
-    def issue(cls, customer: Customer, label: str = "", *, secret: str | None = None) -> tuple[Self, str]:
-        """A new key and its plaintext, which nobody can show again."""
+    def issue(
+        cls, customer: Customer, label: str = "", *, secret: str | None = None, **limits: Any
+    ) -> tuple[Self, str]:
+        """A new key and its plaintext, which nobody can show again. `limits` are its own (`requests_per_minute` …)."""
         secret = secret or keys.new_secret(keys.API_KEY_START)
-        key = cls(customer=customer, label=label)
+        key = cls(customer=customer, label=label, **limits)
         key.keep(secret)
         key.save(force_insert=True)
         return key, secret

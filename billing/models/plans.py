@@ -18,7 +18,7 @@ TRIAL_DAYS_MAX = 730
 INTERVALS = [(interval, interval) for interval in get_args(periods.Interval)]
 
 
-def _limit(help_text: str) -> "models.PositiveIntegerField[int | None, int | None]":
+def limit_field(help_text: str) -> "models.PositiveIntegerField[int | None, int | None]":
     """A bound that may be absent."""
     return models.PositiveIntegerField(
         null=True, blank=True, validators=[MinValueValidator(1)], help_text=help_text
@@ -123,9 +123,9 @@ class PlanVersion(models.Model):
     )
     cost_book = models.SlugField("cost book", max_length=64, default="cost", help_text="Price book.")
     list_book = models.SlugField("list book", max_length=64, default="list", help_text="Price book.")
-    requests_per_minute = _limit("Empty: no limit.")
-    tokens_per_minute = _limit("Empty: no limit.")
-    concurrent_calls = _limit("Calls in flight at once. Empty: no limit.")
+    requests_per_minute = limit_field("Empty: no limit.")
+    tokens_per_minute = limit_field("Empty: no limit.")
+    concurrent_calls = limit_field("Calls in flight at once. Empty: no limit.")
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
     objects: ClassVar[PlanVersionQuerySet] = PlanVersionQuerySet.as_manager()  # type: ignore[assignment]

@@ -142,6 +142,33 @@ def test_the_snapshot_says_what_the_version_says_that_the_customer_subscribed_to
     }
 
 
+def test_a_key_says_its_own_limits_beside_those_of_the_plan(loader: AccountLoader) -> None:
+    customer, unlimited = payer()
+    version = PlanVersion.objects.create(
+        plan=Plan.objects.create(slug="own", name="Own"), number=1, currency="USD", concurrent_calls=4
+    )
+    plans.publish(version, clock.now())
+    subscribe(customer, "own", clock.now())
+    _, secret = ApiKey.issue(customer, requests_per_minute=60, tokens_per_minute=1000, concurrent_calls=2)
+    found = load(loader, secret)
+    assert found is not None
+    assert (found.requests_per_minute, found.tokens_per_minute, found.concurrent_calls) == (None, None, 4)
+    assert (found.key_requests_per_minute, found.key_tokens_per_minute, found.key_concurrent_calls) == (
+        60,
+        1000,
+        2,
+    )
+    account = resolved(BillingGate(loader.load), secret)
+    assert isinstance(account, Account) and account.key_concurrent_calls == 2
+    found = load(loader, unlimited)
+    assert found is not None
+    assert (found.key_requests_per_minute, found.key_tokens_per_minute, found.key_concurrent_calls) == (
+        None,
+        None,
+        None,
+    )
+
+
 def test_an_ended_subscription_says_nothing_any_more(loader: AccountLoader) -> None:
     customer, secret = payer()
     now = clock.now()

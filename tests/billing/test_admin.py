@@ -71,6 +71,22 @@ def test_a_key_can_be_renamed_and_not_moved(operator: Client) -> None:
     assert (key.label, key.customer) == ("Renamed", customer)
 
 
+def test_a_keys_own_limits_are_set_when_it_is_issued_and_changed_later(operator: Client) -> None:
+    customer, _ = payer()
+    limits = {"requests_per_minute": "60", "tokens_per_minute": "1000", "concurrent_calls": ""}
+    form = {"customer": str(customer.pk), "label": "Slow", **limits}
+    assert operator.post(f"{BILLING}/apikey/add/", form).status_code == 200
+    key = ApiKey.objects.get(label="Slow")
+    assert (key.requests_per_minute, key.tokens_per_minute, key.concurrent_calls) == (60, 1000, None)
+    url = f"{BILLING}/apikey/{key.pk}/change/"
+    assert (
+        "greater than or equal to 1" in operator.post(url, form | {"concurrent_calls": "0"}).content.decode()
+    )
+    operator.post(url, form | {"requests_per_minute": "", "concurrent_calls": "1"})
+    key.refresh_from_db()
+    assert (key.requests_per_minute, key.tokens_per_minute, key.concurrent_calls) == (None, 1000, 1)
+
+
 def test_the_action_revokes(operator: Client) -> None:
     customer, _ = payer()
     selected = {"action": "revoke", "_selected_action": [str(key_of(customer))]}

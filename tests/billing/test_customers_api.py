@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.test import Client
 
 from billing import keys
@@ -223,6 +223,23 @@ def test_an_issued_key_is_answered_once_and_listed_without_its_secret(operator: 
     assert document["key"] not in listed.content.decode()
     assert [one["label"] for one in listed.json()["data"]] == ["Production", "tests"]
     assert listed.json()["data"][0]["prefix"] == document["key"][:14]
+
+
+def test_a_key_is_issued_with_limits_of_its_own(operator: Caller) -> None:
+    payer()
+    limits = {"requests_per_minute": 60, "tokens_per_minute": 1000, "concurrent_calls": 1}
+    answer = operator.post("customers/payer/keys", {"label": "Slow", **limits})
+    assert answer.status_code == 201 and answer.json().items() >= limits.items()
+    listed = operator.get("customers/payer/keys").json()["data"]
+    assert listed[0].items() >= limits.items()
+    assert listed[1].items() >= dict.fromkeys(limits).items(), "none where none is set"
+    for name in limits:
+        for wrong in (0, -1, 2**63, 1.5, "1", True):
+            answer = operator.post("customers/payer/keys", {name: wrong})
+            assert refusal(answer) == (400, "invalid_request"), (name, wrong)
+        assert operator.post("customers/payer/keys", {name: 1}).status_code == 201
+        with pytest.raises(IntegrityError), transaction.atomic():
+            ApiKey.objects.update(**{name: 0})
 
 
 def test_a_revoked_key_opens_nothing_and_stays_listed(operator: Caller) -> None:

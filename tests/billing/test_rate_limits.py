@@ -1,20 +1,20 @@
 """Rate limits by token buckets: a minute's worth at once, then as it fills; tokens when they are known."""
 
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
 from billing import keys
-from billing.rate_limits import RateLimits
+from billing.rate_limits import RateLimits, limited_by
 from metering.gate import Account
 from metering.problem import Refusal
 from tests.billing.test_admission import PAYER, SECRET, Directory
 from tests.metering.rows import a_hold, an_event
 
-ONE, OTHER = UUID(int=1), UUID(int=2)
+ONE, OTHER, KEY, OTHER_KEY = UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4)
 
 
 class Clock:
@@ -25,14 +25,26 @@ class Clock:
     def request(
         self,
         customer: UUID = ONE,
+        key: UUID = KEY,
         *,
         requests: int | None = 60,
         tokens: int | None = None,
+        key_requests: int | None = None,
+        key_tokens: int | None = None,
         processes: int = 1,
     ) -> int | None:
         """None where it is admitted, else the seconds to wait."""
-        refusal = self.limits.admit(customer, requests=requests, tokens=tokens, processes=processes)
+        limited = limited_by(
+            customer, key, requests=requests, tokens=tokens, key_requests=key_requests, key_tokens=key_tokens
+        )
+        assert limited is not None
+        refusal = self.limits.admit(limited, processes)
         return None if refusal is None else refusal.retry_after_s
+
+    def used(self, tokens: int | None, customer: UUID = ONE, key: UUID = KEY) -> UUID:
+        event_id = uuid4()
+        self.limits.used(customer, key, tokens, event_id)
+        return event_id
 
 
 def test_a_minutes_worth_may_come_at_once_and_then_one_as_each_fills() -> None:
@@ -64,14 +76,14 @@ def test_tokens_are_taken_when_they_are_known_and_the_debt_is_waited_for() -> No
     clock = Clock()
     ask: Any = {"requests": None, "tokens": 600}
     assert clock.request(**ask) is None
-    clock.limits.used(ONE, 600)
+    clock.used(600)
     assert clock.request(**ask) is None, "nothing is owed yet"
-    clock.limits.used(ONE, 300)
+    clock.used(300)
     assert clock.request(**ask) == 30  # 300 of 600 a minute
     clock.seconds += 30
     assert clock.request(**ask) is None
-    clock.limits.used(OTHER, 10**9)  # who has no limit is not counted
-    clock.limits.used(ONE, None)
+    clock.used(10**9, OTHER)  # who has no limit is not counted
+    clock.used(None)
 
 
 def test_a_refused_request_costs_nothing() -> None:
@@ -88,6 +100,60 @@ def test_a_raised_limit_holds_from_the_next_request_on() -> None:
     assert [clock.request(requests=1), clock.request(requests=1)] == [None, 60]
     clock.seconds += 1
     assert clock.request(requests=120) is None  # a second at 120 a minute brings two
+
+
+def test_a_key_has_a_limit_of_its_own_beside_its_customers() -> None:
+    clock = Clock()
+    ask: Any = {"requests": 3, "key_requests": 2}
+    assert [clock.request(**ask) for _ in range(3)] == [None, None, 30]  # 2 a minute with this key
+    assert clock.request(key=OTHER_KEY, **ask) is None, "the third of the customer's three"
+    # The key may do one more, its customer may not: 3 a minute.
+    assert clock.request(key=OTHER_KEY, **ask) == 20
+
+
+def test_what_the_customers_limit_refuses_costs_the_key_nothing_and_the_other_way_round() -> None:
+    clock = Clock()
+    ask: Any = {"requests": 1, "key_requests": 2}
+    assert [clock.request(**ask) for _ in range(10)] == [None] + [60] * 9
+    assert clock.request(requests=None, key_requests=2) is None, "one of the key's two is left"
+    clock = Clock()
+    ask = {"requests": 2, "key_requests": 1}
+    assert [clock.request(**ask) for _ in range(10)] == [None] + [60] * 9
+    assert clock.request(requests=2) is None, "one of the customer's two is left"
+
+
+def test_the_longest_wait_is_told_where_several_limits_refuse() -> None:
+    clock = Clock()
+    ask: Any = {"requests": 6, "key_requests": 6, "key_tokens": 60}
+    assert [clock.request(**ask) for _ in range(6)] == [None] * 6
+    clock.used(90)
+    assert clock.request(**ask) == 30  # 10 s to the next request, 30 s until 30 of 60 tokens are made up
+
+
+def test_tokens_count_for_the_key_and_for_its_customer() -> None:
+    clock = Clock()
+    ask: Any = {"requests": None, "tokens": 600, "key_tokens": 60}
+    assert clock.request(**ask) is None and clock.request(key=OTHER_KEY, **ask) is None
+    clock.used(61)
+    assert clock.request(**ask) == 1, "one token beyond the key's 60"
+    assert clock.request(key=OTHER_KEY, **ask) is None
+    clock.used(540, key=OTHER_KEY)
+    assert clock.request(key=OTHER_KEY, requests=None, tokens=600) == 1, (
+        "61 + 540: one beyond the customer's 600"
+    )
+
+
+def test_the_tokens_of_a_call_that_is_settled_again_are_taken_once() -> None:
+    clock = Clock()
+    ask: Any = {"requests": None, "tokens": 60}
+    assert clock.request(**ask) is None
+    event_id = clock.used(60)
+    clock.limits.used(ONE, KEY, 60, event_id)
+    assert clock.request(**ask) is None
+
+
+def test_nothing_is_kept_of_calls_without_a_limit() -> None:
+    assert limited_by(ONE, KEY) is None
 
 
 @given(st.integers(1, 600), st.lists(st.floats(0, 5), min_size=1, max_size=200))
