@@ -106,7 +106,13 @@ class BillingGate:
                 entry = self._known.get(digest)
                 if entry is None and loading.done() and loading.result():
                     return invalid_api_key()
-        return metering_unavailable() if entry is None else self._answer(digest, entry, at)
+        if entry is None:
+            return metering_unavailable()
+        answer = self._answer(digest, entry, at)
+        if entry.limited is None or isinstance(answer, Refusal):
+            return answer
+        standing = self._rate_limits.admit(entry.limited, entry.snapshot.processes)
+        return standing.refusal or answer.with_rate_headers(standing.headers)
 
     def hold(self, batch: Sequence[HoldRow]) -> Contribution | None:
         """Reserve what the calls may cost from their customers' credits; nothing where no call reserves anything."""
@@ -128,10 +134,6 @@ class BillingGate:
         snapshot = entry.snapshot
         if not snapshot.is_active:
             return customer_suspended()
-        if entry.limited is not None:
-            refusal = self._rate_limits.admit(entry.limited, snapshot.processes)
-            if refusal is not None:
-                return refusal
         account = entry.account
         if account is None or not entry.since <= at < entry.until:
             account = _account(digest, snapshot, at)

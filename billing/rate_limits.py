@@ -12,12 +12,13 @@ This is a limit on load, not on money: what may be spent is decided in the datab
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from billing.bounded import Bounded
-from metering.problem import Refusal, rate_limited
+from metering.problem import Fields, Refusal, rate_limited
 
 BUCKETS_MAX = 20_000  # whoever was not seen for longest begins with a full bucket
 COUNTED_MAX = 20_000  # events whose tokens were taken: a batch that is written again takes them once
@@ -38,6 +39,14 @@ class Limited(msgspec.Struct, frozen=True, gc=False):
     """What the calls with one API key have to fit under."""
 
     limits: tuple[RateLimit, ...]
+    policy: bytes  # the RateLimit-Policy field, which every answer has alike
+
+
+class Standing(NamedTuple):
+    """Where a call stands: what its answer says of the limits, and why it is refused where it is."""
+
+    headers: Fields
+    refusal: Refusal | None
 
 
 def limited_by(
@@ -61,7 +70,35 @@ def limited_by(
         )
         if per_minute is not None
     )
-    return Limited(limits) if limits else None
+    if not limits:
+        return None
+    policy = ", ".join(f'"{limit.name}";q={limit.per_minute};w=60' for limit in limits)
+    return Limited(limits, policy.encode())
+
+
+def standing(
+    limited: Limited, levels: Sequence[float], shares: Sequence[float], *, admitted: bool
+) -> Standing:
+    """What is told of buckets that hold so much, each of which fills by its share a minute: `r` is what is left in it, `t` the
+    seconds until it is full."""
+    left = ", ".join(
+        f'"{limit.name}";r={max(0, math.floor(level))};t={max(0, _ceil((share - level) * MINUTE_S / share))}'
+        for limit, level, share in zip(limited.limits, levels, shares, strict=True)
+    )
+    headers = ((b"ratelimit-policy", limited.policy), (b"ratelimit", left.encode()))
+    if admitted:
+        return Standing(headers, None)
+    wait_ms, said = max(
+        (_ceil((limit.takes - level) * MINUTE_S * 1000 / share), limit.said)
+        for limit, level, share in zip(limited.limits, levels, shares, strict=True)
+    )
+    wait_ms = max(1, wait_ms)
+    return Standing(headers, rate_limited(math.ceil(wait_ms / 1000), said, wait_ms).with_headers(headers))
+
+
+def _ceil(number: float) -> int:
+    """Up to the next whole number, save for what binary fractions add to one that is whole."""
+    return math.ceil(number - 1e-6)
 
 
 class Bucket:
@@ -82,10 +119,6 @@ class Bucket:
     def has_room(self) -> bool:
         return self.level >= self.limit.takes
 
-    @property
-    def seconds_until_room(self) -> float:
-        return max(0.0, (self.limit.takes - self.level) * MINUTE_S / self.share)
-
 
 class RateLimits:
     """The buckets of this process."""
@@ -96,16 +129,16 @@ class RateLimits:
         self._tokens: Bounded[Bucket] = Bounded(BUCKETS_MAX)
         self._counted: Bounded[bool] = Bounded(COUNTED_MAX)
 
-    def admit(self, limited: Limited, processes: int) -> Refusal | None:
+    def admit(self, limited: Limited, processes: int) -> Standing:
         """Take one request, or say how long to wait. The limits are those of a minute, for all processes together."""
         now = self._monotonic()
         buckets = [self._bucket(limit, processes, now) for limit in limited.limits]
-        for bucket in buckets:
-            if not bucket.has_room:
-                return _refused(buckets)
-        for bucket in buckets:
-            bucket.level -= bucket.limit.takes
-        return None
+        admitted = all(bucket.has_room for bucket in buckets)
+        if admitted:
+            for bucket in buckets:
+                bucket.level -= bucket.limit.takes
+        levels, shares = [bucket.level for bucket in buckets], [bucket.share for bucket in buckets]
+        return standing(limited, levels, shares, admitted=admitted)
 
     def used(self, customer_id: UUID, api_key_id: UUID, tokens: int | None, event_id: UUID) -> None:
         """Take the tokens of a settled call, where they are limited; once, however often it is settled."""
@@ -135,9 +168,3 @@ class RateLimits:
             buckets.put(limit.bucket, bucket)
         bucket.fill(limit, share, now)
         return bucket
-
-
-def _refused(buckets: Sequence[Bucket]) -> Refusal:
-    """By the bucket that takes longest to have room again."""
-    last = max(buckets, key=lambda bucket: bucket.seconds_until_room)
-    return rate_limited(max(1, math.ceil(last.seconds_until_room)), last.limit.said)

@@ -8,18 +8,20 @@ content-length, everything from the wire format's terminal event on, or the last
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from metering.call import Call, usage_headers
 from metering.deadline import Deadline
 from metering.ids import text_of
 from metering.meter import Meter, Settlement
+from metering.problem import Fields
 from metering.rows import EventRow, Status
 from metering.tap import Tap, open_tap
 
 log = logging.getLogger("metering.answer")
 
+RATE_HEADERS = frozenset({b"ratelimit", b"ratelimit-policy"})
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -195,7 +197,7 @@ class MeteredResponse:
         if start is None:
             return
         headers = [
-            *start.get("headers", ()),
+            *_besides(call.account.rate_headers, start.get("headers", ())),
             (b"x-request-id", call.request_id.encode()),
             (b"x-usage-event", text_of(row.id if row is not None else call.id).encode()),
         ]
@@ -237,6 +239,11 @@ class MeteredResponse:
 
     def _elapsed_ms(self) -> int:
         return int((time.perf_counter() - self._began) * 1000)
+
+
+def _besides(rates: Fields, headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
+    """The application's headers with what is left of the caller's rate limits, instead of what its provider says of ours."""
+    return [*(one for one in headers if one[0].lower() not in RATE_HEADERS), *rates] if rates else headers
 
 
 def _status_of(status_code: int | None) -> Status:

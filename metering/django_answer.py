@@ -58,6 +58,8 @@ class DjangoAnswer:
     def decorate(self, response: HttpResponseBase, row: EventRow | None) -> None:
         """Put the headers on; without an event (a stream) the id is the hold's."""
         response["X-Request-Id"] = self._call.request_id
+        for name, value in self._call.account.rate_headers:
+            response[name.decode()] = value.decode()
         response["X-Usage-Event"] = str(row.id if row is not None else self._call.id)
         if row is not None:
             for name, value in usage_headers(row, shows_cost=self._call.account.shows_cost):

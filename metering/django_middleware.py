@@ -164,10 +164,11 @@ class MeteringEntry:
         account = await self._meter.identify(headers, at)
         if isinstance(account, Refusal):
             return account
-        return await self._meter.admit(
+        call = await self._meter.admit(
             route, account, at=at, headers=headers, body=body, path=request.path, method=request.method or "",
             query=str(request.META.get("QUERY_STRING") or "").encode("utf-8", "surrogateescape"),
         )  # fmt: skip
+        return call.with_headers(account.rate_headers) if isinstance(call, Refusal) else call
 
     def _refusal(self, refusal: Refusal, route: Route, request: HttpRequest) -> HttpResponse:
         request_id = request_id_of(dict(_headers(request)), default=uuid7().hex)

@@ -6,6 +6,7 @@ balance moves together with the hold or the event, or not at all.
 """
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -14,7 +15,7 @@ import msgspec
 
 from metering.ids import NIL
 from metering.limits import Limit
-from metering.problem import Refusal
+from metering.problem import Fields, Refusal
 from metering.rows import EventRow, HoldRow
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -52,6 +53,13 @@ class Account(msgspec.Struct, frozen=True):
     ] = ()  # what its calls have to fit under, in the periods of the instant asked for
     on_credit: bool = False  # has a balance, which its calls move
     metadata: dict[str, Any] = {}
+    rate_headers: Fields = ()  # of this call alone: what is left of its rate limits; nothing where it has none
+
+    def with_rate_headers(self, headers: Fields) -> "Account":
+        """A copy for one call. (Four times as fast as `replace`, which reads every field; nobody else has the copy yet.)"""
+        one = copy(self)
+        msgspec.structs.force_setattr(one, "rate_headers", headers)
+        return one
 
 
 class Contribution(msgspec.Struct, frozen=True):

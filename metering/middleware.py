@@ -67,7 +67,7 @@ class MeteringMiddleware:
             query=scope.get("query_string", b""),
         )
         if isinstance(call, Refusal):
-            return await self._refuse(call, route, scope, send)
+            return await self._refuse(call.with_headers(account.rate_headers), route, scope, send)
         response = MeteredResponse(self.meter, call, receive, send, replay, request_complete=whole)
         del request, body, replay  # megabytes, which would live as long as the answer streams
         self._in_flight.add(response)

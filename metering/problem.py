@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+Fields = tuple[tuple[bytes, bytes], ...]  # of an answer's header, the names in lower case
 Native = Literal["openai", "anthropic", "google"]
 
 _encode = msgspec.json.Encoder().encode
@@ -23,6 +24,12 @@ class Refusal(msgspec.Struct, frozen=True):
     detail: str  # this one, for people
     retry_after_s: int | None = None
     retryable: bool = False
+    retry_after_ms: int | None = None  # where it is known better than to the second
+    headers: Fields = ()  # that the answer carries beside its own
+
+    def with_headers(self, headers: Fields) -> "Refusal":
+        """The same with these headers."""
+        return msgspec.structs.replace(self, headers=headers) if headers else self
 
 
 def invalid_api_key(detail: str = "The API key is missing, unknown or revoked.") -> Refusal:
@@ -46,8 +53,18 @@ def budget_exceeded(retry_after_s: int, detail: str = "The budget of this period
     return Refusal(429, "budget_exceeded", "Budget exceeded", detail, retry_after_s)
 
 
-def rate_limited(retry_after_s: int, detail: str = "Too many requests at once.") -> Refusal:
-    return Refusal(429, "rate_limited", "Rate limited", detail, retry_after_s, retryable=True)
+def rate_limited(
+    retry_after_s: int, detail: str = "Too many requests at once.", retry_after_ms: int | None = None
+) -> Refusal:
+    return Refusal(
+        429,
+        "rate_limited",
+        "Rate limited",
+        detail,
+        retry_after_s,
+        retryable=True,
+        retry_after_ms=retry_after_ms,
+    )
 
 
 def model_not_priced(detail: str = "The plan admits no model without a price.") -> Refusal:
@@ -122,9 +139,13 @@ def problem_headers(refusal: Refusal, request_id: str) -> list[tuple[bytes, byte
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
         if refusal.retryable:
-            headers.append((b"retry-after-ms", b"%d" % (refusal.retry_after_s * 1000)))
+            known = refusal.retry_after_ms
+            headers.append(
+                (b"retry-after-ms", b"%d" % (refusal.retry_after_s * 1000 if known is None else known))
+            )
     if not refusal.retryable:
         headers.append((b"x-should-retry", b"false"))
+    headers += refusal.headers
     return headers
 
 

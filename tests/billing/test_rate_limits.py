@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from billing import keys
-from billing.rate_limits import RateLimits, limited_by
+from billing.rate_limits import RateLimits, Standing, limited_by
 from metering.gate import Account
-from metering.problem import Refusal
+from metering.problem import Refusal, problem_headers
 from tests.billing.test_admission import PAYER, SECRET, Directory
 from tests.metering.rows import a_hold, an_event
 
@@ -21,6 +21,10 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = 0.0
         self.limits = RateLimits(lambda: self.seconds)
+        self.standing = Standing((), None)
+
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.standing.headers}
 
     def request(
         self,
@@ -38,8 +42,8 @@ class Clock:
             customer, key, requests=requests, tokens=tokens, key_requests=key_requests, key_tokens=key_tokens
         )
         assert limited is not None
-        refusal = self.limits.admit(limited, processes)
-        return None if refusal is None else refusal.retry_after_s
+        self.standing = self.limits.admit(limited, processes)
+        return None if self.standing.refusal is None else self.standing.refusal.retry_after_s
 
     def used(self, tokens: int | None, customer: UUID = ONE, key: UUID = KEY) -> UUID:
         event_id = uuid4()
@@ -154,6 +158,44 @@ def test_the_tokens_of_a_call_that_is_settled_again_are_taken_once() -> None:
 
 def test_nothing_is_kept_of_calls_without_a_limit() -> None:
     assert limited_by(ONE, KEY) is None
+
+
+def test_the_answer_says_what_is_left_of_each_limit_and_when_it_is_full_again() -> None:
+    clock = Clock()
+    ask: Any = {"requests": 60, "tokens": 1000, "key_requests": 6}
+    clock.request(**ask)
+    assert clock.headers() == {
+        "ratelimit-policy": '"requests";q=60;w=60, "tokens";q=1000;w=60, "key-requests";q=6;w=60',
+        "ratelimit": '"requests";r=59;t=1, "tokens";r=1000;t=0, "key-requests";r=5;t=10',
+    }
+    clock.used(250)
+    clock.request(**ask)
+    assert clock.headers()["ratelimit"] == '"requests";r=58;t=2, "tokens";r=750;t=15, "key-requests";r=4;t=20'
+    clock.used(1000)  # 250 more than there were: nothing is left, and it takes 75 s to be full again
+    assert clock.request(**ask) == 15
+    assert '"tokens";r=0;t=75' in clock.headers()["ratelimit"]
+    assert '"requests";r=58' in clock.headers()["ratelimit"], "a refused call takes no request"
+
+
+def test_a_refusal_says_when_to_come_back_to_the_millisecond() -> None:
+    clock = Clock()
+    for milliseconds in (0, 400, 599, 1, 0):
+        clock.seconds += milliseconds / 1000
+        clock.request(requests=1)
+    refusal = clock.standing.refusal
+    assert refusal is not None
+    assert (refusal.retry_after_s, refusal.retry_after_ms) == (59, 59_000)
+    clock.seconds += 58.9995
+    clock.request(requests=1)
+    assert clock.standing.refusal is not None
+    headers = dict(problem_headers(clock.standing.refusal, "id"))
+    assert (headers[b"retry-after"], headers[b"retry-after-ms"]) == (
+        b"1",
+        b"1",
+    )  # half a millisecond, rounded up
+    assert headers[b"ratelimit"] == b'"requests";r=0;t=1'
+    clock.seconds += 0.0005
+    assert clock.request(requests=1) is None
 
 
 @given(st.integers(1, 600), st.lists(st.floats(0, 5), min_size=1, max_size=200))

@@ -34,8 +34,14 @@ def test_a_customer_beyond_its_rate_is_told_when_to_come_back(server: WebProcess
             answers = [client.post("/v1/execute", json={"prompt": "Hello"}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         refused = answers[-1]
+        assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"requests";q=2;w=60'}
+        assert answers[0].headers["ratelimit"] == '"requests";r=1;t=30', (
+            "full again when one is back: 2 a minute"
+        )
+        assert refused.headers["ratelimit"].startswith('"requests";r=0;')
         assert refused.json()["code"] == "rate_limited" and "2 requests a minute" in refused.json()["detail"]
-        assert 1 <= int(refused.headers["retry-after"]) <= 30
+        seconds, milliseconds = int(refused.headers["retry-after"]), int(refused.headers["retry-after-ms"])
+        assert 1 <= milliseconds <= 30_000 and seconds * 1000 - 1000 < milliseconds <= seconds * 1000
         assert len(server.database.rows("select * from usage_events")) == 2, "a refused call is none"
         with (
             openai.OpenAI(

@@ -30,7 +30,7 @@ from metering.record_usage import SCOPE_KEY, record_usage
 from metering.routes import Route
 from metering.rows import EventRow, HoldRow
 from tests.metering.asgi import Bench, answering
-from tests.metering.test_middleware import ANSWER, CHARGE, REQUEST, STREAM, USAGE, Closed, chunk
+from tests.metering.test_middleware import ANSWER, CHARGE, REQUEST, STREAM, USAGE, Closed, Rated, chunk
 
 PATH = "/v1/chat/completions"
 
@@ -103,6 +103,19 @@ def test_a_synchronous_view_is_metered_and_told_in_headers(host: Host) -> None:
     assert host.event.charge_total == CHARGE and host.event.status == "ok"
     assert response["X-Usage-Charge"] == "0.0004" and response["X-Request-Id"] == "req-7"
     assert response["X-Usage-Event"] == str(host.event.id)
+
+
+def test_an_answer_and_a_refusal_say_what_is_left_of_the_callers_rate_limits() -> None:
+    host = Host(gate=Rated())
+    for view in (whole, stream):
+        response = host.sync(view)
+        assert response["RateLimit-Policy"] == '"requests";q=60;w=60'
+        assert response["RateLimit"] == '"requests";r=59;t=1'
+        b"".join(response)
+    request = RequestFactory().post(PATH, b'{"model": "gpt-99"}', content_type="application/json")
+    refused = host.entry.call(whole, request)
+    assert (refused.status_code, refused["RateLimit"]) == (403, '"requests";r=59;t=1')
+    host.close()
 
 
 def test_a_model_in_the_path_is_decoded_once() -> None:

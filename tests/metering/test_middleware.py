@@ -4,9 +4,11 @@ import asyncio
 import gzip
 import json
 import zlib
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from metering.drains import Drains
@@ -136,6 +138,40 @@ def test_a_request_that_another_entry_has_marked_is_metered_once() -> None:
     outer = Bench(inner.app)
     exchange(outer, REQUEST)
     assert len(outer.store.events) == 1 and inner.store.events == {}
+
+
+RATES = ((b"ratelimit-policy", b'"requests";q=60;w=60'), (b"ratelimit", b'"requests";r=59;t=1'))
+
+
+class Rated(OpenGate):
+    """Says what is left of a rate limit; the account blocks models without a price, so that one call can be refused."""
+
+    async def resolve(self, headers: Headers, at: datetime) -> Account | Refusal:
+        account = await super().resolve(headers, at)
+        assert isinstance(account, Account)
+        return msgspec.structs.replace(account, blocks_unpriced=True).with_rate_headers(RATES)
+
+
+@pytest.mark.parametrize("app", [answering(ANSWER), streaming(STREAM)])
+def test_an_answer_says_what_is_left_of_the_callers_rate_limits(app: Any) -> None:
+    told = exchange(Bench(app, gate=Rated()), REQUEST).headers
+    assert told["ratelimit-policy"] == '"requests";q=60;w=60'
+    assert told["ratelimit"] == '"requests";r=59;t=1'
+
+
+def test_a_provider_does_not_say_its_own_rate_limits_in_ours() -> None:
+    upstream = answering(ANSWER, RateLimit='"provider";r=1')
+    done = exchange(Bench(upstream, gate=Rated()), REQUEST)
+    start = done.sent[0]["headers"]
+    assert [value for name, value in start if name.lower() == b"ratelimit"] == [RATES[1][1]]
+    done = exchange(Bench(upstream), REQUEST)
+    assert (b"RateLimit", b'"provider";r=1') in done.sent[0]["headers"], "where we say nothing it passes"
+
+
+def test_a_call_that_something_else_refuses_says_what_is_left_as_well() -> None:
+    body = json.dumps({"model": "gpt-99", "messages": []}).encode()
+    refused = exchange(Bench(answering(ANSWER), gate=Rated()), body)
+    assert (refused.status, refused.headers["ratelimit"]) == (403, '"requests";r=59;t=1')
 
 
 class Closed(OpenGate):
