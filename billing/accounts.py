@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -20,7 +21,7 @@ from django.db.models import Q
 
 from billing.admission import BillingGate, Snapshot
 from billing.limits import rules_of
-from billing.models import ApiKey
+from billing.models import ApiKey, Balance
 from billing.models.customer import anchor_of
 from billing.plans import default_slug
 from pricing import clock
@@ -53,6 +54,11 @@ class AccountLoader:
             self._note(snapshot.api_key_id)
         return snapshot
 
+    async def free(self, customer_id: UUID) -> Decimal | None:
+        """What of the customer's credits no call has reserved. Raises DatabaseError while the database is away."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, _on_a_sound_connection, partial(_free, customer_id))
+
     def close(self) -> None:
         """Write what is waiting, then end. Nothing can be loaded any more; closing twice is harmless."""
         if not self._closed:
@@ -78,7 +84,8 @@ class AccountLoader:
 def build_gate() -> BillingGate:
     """The gate over this project's database."""
     options = getattr(settings, "TOLLGATE", {})
-    return BillingGate(AccountLoader().load, max_stale_s=options.get("SNAPSHOT_MAX_STALE_S", 300))
+    loader = AccountLoader()
+    return BillingGate(loader.load, loader.free, max_stale_s=options.get("SNAPSHOT_MAX_STALE_S", 300))
 
 
 # Written out, since Django takes three times as long to put it together as the database to answer it. One row by unique
@@ -126,6 +133,11 @@ def _read(digest: str) -> tuple[Snapshot, bool] | None:
         rules = rules_of(snapshot.customer_id, version_id, snapshot.api_key_id, snapshot.currency)
         snapshot = msgspec.structs.replace(snapshot, rules=rules)
     return snapshot, noted_at is None or noted_at < clock.now() - USED_NOTED_EVERY
+
+
+def _free(customer_id: UUID) -> Decimal | None:
+    balance = Balance.objects.filter(pk=customer_id).values_list("available", "held").first()
+    return None if balance is None else balance[0] - balance[1]
 
 
 def _utc(value: Any) -> Any:

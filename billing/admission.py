@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from uuid import UUID
 
 import msgspec
@@ -72,17 +73,22 @@ Load = Callable[[str], Awaitable[Snapshot | None]]
 """The snapshot for the SHA-256 (hex) of a key; None for an unknown or revoked one. Raises while the database is away."""
 
 
+Free = Callable[[UUID], Awaitable[Decimal | None]]
+"""What of a customer's credits is free; None where it has none. Raises while the database is away."""
+
+
 class BillingGate:
     """Implements `metering.gate.Gate` over snapshots of keys."""
 
     def __init__(
         self,
         load: Load,
+        free: Free | None = None,
         *,
         max_stale_s: float = 300,  # how long a known caller is admitted while the database is away
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._load, self._max_stale_s, self._monotonic = load, max_stale_s, monotonic
+        self._load, self._free, self._max_stale_s, self._monotonic = load, free, max_stale_s, monotonic
         self._known: Bounded[_Entry] = Bounded(KNOWN_MAX)
         self._unknown: Bounded[float] = Bounded(UNKNOWN_MAX)  # digest → when it was found unknown
         self._loading: dict[str, asyncio.Task[bool]] = {}
@@ -113,6 +119,16 @@ class BillingGate:
             return answer
         standing = self._rate_limits.admit(entry.limited, entry.snapshot.processes)
         return standing.refusal or answer.with_rate_headers(standing.headers)
+
+    async def free(self, account: Account) -> Decimal | None:
+        """What of the account's credits no call has reserved."""
+        if self._free is None:
+            return None
+        try:
+            return await self._free(account.customer_id)
+        except Exception as error:  # noqa: BLE001  (whatever the driver raises, the call gets an answer)
+            log.warning("credits cannot be read: %s: %s", type(error).__name__, error)
+            return None
 
     def hold(self, batch: Sequence[HoldRow]) -> Contribution | None:
         """Reserve what the calls may cost from their customers' credits; nothing where no call reserves anything."""

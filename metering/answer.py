@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from metering.call import Call, usage_headers
+from metering.call import Call, admission_headers, usage_headers
 from metering.deadline import Deadline
 from metering.ids import text_of
 from metering.meter import Meter, Settlement
@@ -200,6 +200,7 @@ class MeteredResponse:
             *_besides(call.account.rate_headers, start.get("headers", ())),
             (b"x-request-id", call.request_id.encode()),
             (b"x-usage-event", text_of(row.id if row is not None else call.id).encode()),
+            *admission_headers(call),
         ]
         if row is not None:
             headers += usage_headers(row, shows_cost=call.account.shows_cost)

@@ -60,12 +60,25 @@ class Call(msgspec.Struct, gc=True):
     held: Decimal = ZERO  # what it reserves of its customer's credits, in the account's currency
     charge_most: Decimal | None = None  # these two: the most that it can come to, where a limit asks for it
     tokens_most: int | None = None
+    body: bytes | None = None  # what goes out instead of what came in, where its output was limited
+    max_tokens: int | None = None  # to this
     key: str = ""  # the Idempotency-Key it came with
     claim: Claim | None = None  # what that stands for
     policy: WhoPays = WhoPays()
     reported: Usage | None = None  # what the application itself says; wins over extraction
     cached: bool = False  # the application says that the answer is from its own cache
     ended: bool = False
+
+    def weighs(self, charge: Decimal | None, tokens: int | None) -> None:
+        """Take over the most that it can come to."""
+        self.held = (charge or ZERO) if self.account.hard_limit else ZERO
+        self.charge_most = charge if self.account.limits else None
+        self.tokens_most = tokens
+
+    def cap(self, body: bytes, max_tokens: int) -> None:
+        """Go out as this, with so many tokens of output at the most."""
+        self.body, self.max_tokens = body, max_tokens
+        self.facts = msgspec.structs.replace(self.facts, max_tokens=max_tokens)
 
     def hold(self) -> HoldRow:
         """The row that proves that the call went out."""
@@ -151,6 +164,11 @@ class Call(msgspec.Struct, gc=True):
         if usage.quantity is None:
             return counts
         return Decimal(usage.quantity) if not self.cached else EXACT.multiply(Decimal(usage.quantity), counts)
+
+
+def admission_headers(call: Call) -> list[tuple[bytes, bytes]]:
+    """What an answer says of how its call was admitted."""
+    return [] if call.max_tokens is None else [(b"x-usage-max-tokens", b"%d" % call.max_tokens)]
 
 
 def usage_headers(row: EventRow, *, shows_cost: bool) -> list[tuple[bytes, bytes]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.http.response import HttpResponseBase, StreamingHttpResponse
 
-from metering.call import Call, usage_headers
+from metering.call import Call, admission_headers, usage_headers
 from metering.loop_thread import LoopThread
 from metering.meter import Meter, Settlement
 from metering.rows import EventRow, Status
@@ -61,9 +61,11 @@ class DjangoAnswer:
         for name, value in self._call.account.rate_headers:
             response[name.decode()] = value.decode()
         response["X-Usage-Event"] = str(row.id if row is not None else self._call.id)
+        said = admission_headers(self._call)
         if row is not None:
-            for name, value in usage_headers(row, shows_cost=self._call.account.shows_cost):
-                response[name.decode().title()] = value.decode()
+            said += usage_headers(row, shows_cost=self._call.account.shows_cost)
+        for name, value in said:
+            response[name.decode().title()] = value.decode()
 
     def wrap(self, response: StreamingHttpResponse) -> None:
         """Read the stream of `response` as it goes by."""

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import cache
+from io import BytesIO
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -197,7 +198,18 @@ def _mark(request: HttpRequest, call: Call) -> None:
     scope = getattr(request, "scope", None)
     if scope is not None:
         scope[SCOPE_KEY] = call
+    if call.body is not None:
+        _replace_body(request, call.body)
     _accept_readable_only(request)
+
+
+def _replace_body(request: HttpRequest, body: bytes) -> None:
+    """Give the view another body; whatever was made of the old one is made anew."""
+    request._body = body  # where Django keeps what it has read
+    request._stream = BytesIO(body)
+    request.META["CONTENT_LENGTH"] = str(len(body))
+    for made in ("_post", "_files", "headers"):
+        request.__dict__.pop(made, None)
 
 
 def _accept_readable_only(request: HttpRequest) -> None:

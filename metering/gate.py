@@ -8,6 +8,7 @@ balance moves together with the hold or the event, or not at all.
 from collections.abc import Iterable, Sequence
 from copy import copy
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -84,6 +85,9 @@ class Gate(Protocol):
     async def resolve(self, headers: Headers, at: datetime) -> Account | Refusal:
         """The account behind the request's headers at the instant `at`, or why there is none. Raises nothing."""
 
+    async def free(self, account: Account) -> Decimal | None:
+        """What of the account's credits no call has reserved, just now; None where that is not known. Raises nothing."""
+
     def hold(self, batch: Sequence[HoldRow]) -> Contribution | None:
         """What to run with these holds; None where nothing can be refused any more."""
 
@@ -104,6 +108,9 @@ class OpenGate:
             customer_id=self._customer_id, api_key_id=NIL, api_key_hash="", plan=self._plan,
             currency=self._currency, period_start=start, period_end=end,
         )  # fmt: skip
+
+    async def free(self, account: Account) -> Decimal | None:
+        return None
 
     def hold(self, batch: Sequence[HoldRow]) -> Contribution | None:
         return None

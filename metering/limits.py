@@ -8,7 +8,7 @@ could lag, drift or be reset. See `metering.store.postgres_limits`.
 import math
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -65,12 +65,19 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
         return refuse(wait_s, detail)
 
 
+class Exceeded(NamedTuple):
+    """A limit that a hold does not fit under, and how much it has room for."""
+
+    limit: Limit
+    room: Decimal
+
+
 class LimitExceeded(Exception):
     """A call does not fit under a limit of its customer. The call must not go out."""
 
-    def __init__(self, limit: Limit) -> None:
+    def __init__(self, limit: Limit, room: Decimal) -> None:
         super().__init__(limit.title)
-        self.limit = limit
+        self.limit, self.room = limit, room
 
 
 def applying(limits: tuple[Limit, ...], feature: str, user_id: str) -> tuple[Limit, ...]:

@@ -15,12 +15,11 @@ from typing import NamedTuple
 from metering import metrics
 from metering.call import Call
 from metering.claim import HEADER as KEY_HEADER, claim_of
-from metering.clean import COUNT_MAX, TEXT_LIMITS, clean_text
+from metering.clean import TEXT_LIMITS, clean_text
 from metering.drains import Drains
-from metering.estimate import RequestFacts, plain_body, read_request
+from metering.estimate import RequestFacts, read_request
 from metering.extract import WireFormat, provider_of, read_header, wire_format
 from metering.gate import Account, Gate
-from metering.hold_bound import HoldBound, hold_amount, hold_bound
 from metering.ids import uuid7
 from metering.limits import LimitExceeded
 from metering.policy import WhoPays
@@ -36,20 +35,15 @@ from metering.recorder import KeyConflict, Recorder, RecorderUnavailable
 from metering.routes import Route, RouteTable
 from metering.rows import EventRow, Status
 from metering.tap import Tap
-from pricing.money import SQLITE_AMOUNT_LIMIT
+from metering.weighing import UNBOUND, Request, Room, Scales
 from pricing.pricelist import CurrentCard
 from pricing.usage import Usage
 
 log = logging.getLogger("metering.meter")
 
 NOTHING = Usage(buckets={}, source="none")
-NO_BOUND = (
-    "There is no telling what this call may cost at the most, and the limit of this customer is a hard one: name a model that "
-    "has a price, and limit what it may write."
-)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
-# Bytes of a body that are weighed on the event loop. One of 8 MiB that is made to be slow takes two seconds.
-WEIGHED_ON_LOOP_MAX = 131_072
+CAPS_MAX = 3  # attempts to let a call out with less, before it is refused
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -71,6 +65,7 @@ class Meter:
     ) -> None:
         self.gate, self.recorder, self.card, self.routes, self.now = gate, recorder, card, routes, now
         self.request_bytes_max, self.stream_s_max = request_bytes_max, stream_s_max
+        self.scales = Scales(card)
         self.drains, self.policy = drains or Drains(), policy or WhoPays()
 
     async def identify(self, headers: Headers, at: datetime) -> Account | Refusal:
@@ -99,9 +94,11 @@ class Meter:
             unpriced = self._unpriced(route, account, facts, at, is_empty=body == b"")
             if unpriced is not None:
                 return self._refused(unpriced)
-        most = UNBOUND
+        most, request = UNBOUND, None
         if account.hard_limit or account.limits:
-            weighed = await self._most(route, account, facts, body or b"", wanted, at)
+            encoding = wanted.get(b"content-encoding", b"").decode("latin-1")
+            request = Request(route, account, facts, body or b"", encoding, at)
+            weighed = await self.scales.most(request)
             if isinstance(weighed, Refusal):
                 return self._refused(weighed)
             most = weighed
@@ -111,9 +108,10 @@ class Meter:
             request_id=request_id_of(wanted, default=call_id.hex),
             endpoint=path, method=method,
             user_id=wanted.get(b"x-end-user", b"").decode("utf-8", "replace") or facts.user_id or "",
-            held=(most.charge or ZERO) if account.hard_limit else ZERO,
-            charge_most=most.charge if account.limits else None, tokens_most=most.tokens, policy=self.policy,
+            policy=self.policy,
         )  # fmt: skip
+        if most is not UNBOUND:
+            call.weighs(most.charge, most.tokens)
         key = wanted.get(KEY_HEADER)
         if key:
             call.key = key.decode("utf-8", "replace")
@@ -121,23 +119,60 @@ class Meter:
                 key, method=method, path=path, query=query, body=body,
                 content_type=b",".join(value for name, value in headers if name == b"content-type"),
             )  # fmt: skip
+        short = await self._hold(call)
+        if short is not None and request is not None and short.measure and account.when_short == "cap":
+            short = await self._capped(call, request, short)
+        return call if short is None else self._refused(short.refusal)
+
+    async def _hold(self, call: Call) -> "Short | None":
+        """Commit the hold; or what is short of it, with the refusal to send."""
         started = time.perf_counter()
+        row = call.hold()
         try:
-            admitted = await self.recorder.hold(call.hold(), spools=account.outage == "open")
+            admitted = await self.recorder.hold(row, spools=call.account.outage == "open")
         except RecorderUnavailable as error:
             log.error("call refused, its hold cannot be recorded: %s", error)
-            return self._refused(metering_unavailable())
+            return Short(metering_unavailable())
         except KeyConflict:
-            return self._refused(idempotency_conflict())
+            return Short(idempotency_conflict())
         except LimitExceeded as error:
-            return self._refused(error.limit.refusal(at))
-        metrics.hold_seconds.observe(time.perf_counter() - started)
-        if not admitted:
-            contribution = self.gate.hold([call.hold()])
-            return self._refused(
-                contribution.refusal if contribution and contribution.refusal else credits_do_not_cover()
+            measure = error.limit.measure
+            return Short(
+                error.limit.refusal(call.at), measure if measure in ("charge", "tokens") else "", error.room
             )
-        return call
+        metrics.hold_seconds.observe(time.perf_counter() - started)
+        if admitted:
+            return None
+        contribution = self.gate.hold([row])
+        refusal = contribution.refusal if contribution and contribution.refusal else credits_do_not_cover()
+        return Short(refusal, "credits")
+
+    async def _capped(self, call: Call, request: Request, short: "Short") -> "Short | None":
+        """Let the call go out with its output limited to what there is room for; what is short of it where that cannot be.
+        The database decides each time, so nobody gets beyond what there is: another call may have taken it meanwhile."""
+        first, room = short, Room()
+        for _ in range(CAPS_MAX):
+            room = room.less(await self._room(call, short))
+            capped = await self.scales.capped(request, room)
+            if capped is None:
+                return first
+            call.cap(capped.body, capped.max_tokens)
+            call.weighs(capped.most.charge, capped.most.tokens)
+            again = await self._hold(call)
+            if again is None:
+                return None
+            if not again.measure:
+                return again
+            short = again
+        return first
+
+    async def _room(self, call: Call, short: "Short") -> Room:
+        """What there is room for under the limit that was in the way."""
+        if short.measure == "tokens":
+            return Room(tokens=short.room)
+        if short.measure == "charge":
+            return Room(charge=short.room)
+        return Room(charge=await self.gate.free(call.account) or ZERO)
 
     def settle(
         self, call: Call, tap: Tap | None, *, complete: bool, status: Status, status_code: int | None,
@@ -192,63 +227,9 @@ class Meter:
         tariff = self.card.card.tariff_for(account.list_book, provider, facts.model, at)
         if tariff is not None and account.currency in ("", tariff.plain.currency):
             return None
-        if self._knows_no_prices:
+        if self.scales.knows_no_prices:
             return metering_unavailable(detail="The prices are not loaded yet.")
         return model_not_priced(f"The plan admits no model without a price: {facts.model!r}.")
-
-    async def _most(
-        self, route: Route, account: Account, facts: RequestFacts, body: bytes, headers: dict[bytes, bytes], at: datetime
-    ) -> "Most | Refusal":  # fmt: skip
-        """The most that a call can come to, as far as a limit of its customer asks for it, or why that cannot be said."""
-        asked = {limit.measure: limit for limit in account.limits}
-        asks_charge = account.hard_limit or "charge" in asked
-        if not asks_charge and "tokens" not in asked:
-            return UNBOUND
-        encoding = headers.get(b"content-encoding", b"").decode("latin-1")
-        if encoding or len(body) > WEIGHED_ON_LOOP_MAX:
-            bound = await asyncio.to_thread(_bound_of, body, encoding, route.wire_format, facts)
-        else:
-            bound = hold_bound(body, route.wire_format, facts)
-        tokens = _tokens_of(bound)
-        if "tokens" in asked and tokens is None:
-            return asked["tokens"].without_bound(at, NO_BOUND)
-        if not asks_charge:
-            return Most(None, tokens)
-        charge = self._charge_of(route, account, facts, bound, at)
-        if charge is not None:
-            # Beyond it one of the databases could not write the hold, and nobody has such credits.
-            return Most(charge, tokens) if charge <= SQLITE_AMOUNT_LIMIT else credits_do_not_cover()
-        if self._knows_no_prices:
-            return metering_unavailable(detail="The prices are not loaded yet.")
-        return (
-            credits_do_not_cover(NO_BOUND)
-            if account.hard_limit
-            else asked["charge"].without_bound(at, NO_BOUND)
-        )
-
-    def _charge_of(
-        self, route: Route, account: Account, facts: RequestFacts, bound: HoldBound, at: datetime
-    ) -> Decimal | None:
-        """The most that a call with this bound is charged; None where there is no telling."""
-        model = facts.model or ""
-        # The path of /v1/execute does not say whose model it is; where no provider is named the rates do.
-        for provider in (provider_of(route.provider, facts.model), ""):
-            most = hold_amount(
-                self.card.card,
-                bound,
-                book=account.list_book,
-                currency=account.currency,
-                provider=provider,
-                model=model,
-                at=at,
-            )
-            if most is not None:
-                return most
-        return None
-
-    @property
-    def _knows_no_prices(self) -> bool:
-        return self.card.card.rates == 0 and self.card.loaded_at is None
 
     def _facts(self, route: Route, path: str, body: bytes, headers: dict[bytes, bytes]) -> RequestFacts:
         encoding = headers.get(b"content-encoding", b"").decode("latin-1")
@@ -262,26 +243,13 @@ class Meter:
         return refusal
 
 
-class Most(NamedTuple):
-    """The most that a call can come to: charge in the account's currency, and tokens in and out. None: nobody asks."""
+class Short(NamedTuple):
+    """Why a call was not admitted. `measure`: what there is too little of, "credits", "charge" or "tokens"; "" where less would
+    not help. `room`: how much there is."""
 
-    charge: Decimal | None
-    tokens: int | None
-
-
-UNBOUND = Most(None, None)
-
-
-def _tokens_of(bound: HoldBound) -> int | None:
-    if bound.tokens_input is None or bound.tokens_output is None:
-        return None
-    tokens = sum(bound.tokens_input.values()) + bound.tokens_output
-    return tokens if tokens <= COUNT_MAX else None
-
-
-def _bound_of(body: bytes, encoding: str, format_name: str, facts: RequestFacts) -> HoldBound:
-    """The bound of a body as it came in."""
-    return hold_bound(plain_body(body, encoding) or b"", format_name, facts)
+    refusal: Refusal
+    measure: str = ""
+    room: Decimal | None = None
 
 
 def request_id_of(headers: dict[bytes, bytes], *, default: str) -> str:

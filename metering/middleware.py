@@ -68,6 +68,8 @@ class MeteringMiddleware:
         )
         if isinstance(call, Refusal):
             return await self._refuse(call.with_headers(account.rate_headers), route, scope, send)
+        if call.body is not None:
+            replay = [{"type": "http.request", "body": call.body, "more_body": False}]
         response = MeteredResponse(self.meter, call, receive, send, replay, request_complete=whole)
         del request, body, replay  # megabytes, which would live as long as the answer streams
         self._in_flight.add(response)
@@ -179,12 +181,20 @@ def _metered_scope(scope: Scope, response: MeteredResponse) -> Scope:
     metered["headers"] = [
         _readable_only(pair) if pair[0] == b"accept-encoding" else pair for pair in scope["headers"]
     ]
+    if response.call.body is not None:
+        metered["headers"] = _headers_of_length(metered["headers"], len(response.call.body))
     extensions = scope.get("extensions")
     if extensions and any(name in extensions for name in UNSEEN_EXTENSIONS):
         metered["extensions"] = {
             name: value for name, value in extensions.items() if name not in UNSEEN_EXTENSIONS
         }
     return metered
+
+
+def _headers_of_length(headers: Any, length: int) -> list[tuple[bytes, bytes]]:
+    """The headers of a body that has another length now."""
+    others = [pair for pair in headers if pair[0] not in (b"content-length", b"transfer-encoding")]
+    return [*others, (b"content-length", b"%d" % length)]
 
 
 def _readable_only(accepted: tuple[bytes, bytes]) -> tuple[bytes, bytes]:

@@ -18,7 +18,7 @@ from uuid import UUID
 from metering.batching import BACKOFF_S, BATCH_MAX, Answer, Batch, Phase, Waiting, rows_of
 from metering.gate import Gate
 from metering.late import correct_surely
-from metering.limits import Limit, LimitExceeded
+from metering.limits import Exceeded, LimitExceeded
 from metering.pulse import Pulse
 from metering.rows import EventRow, HoldRow
 from metering.spool import Drainer, Spool, SpoolFull
@@ -57,7 +57,7 @@ class HoldPhase(Phase[HoldRow]):
         self.overflow: Overflow | None = None
         # Holds of the batch in hand.
         self._conflicting: set[UUID] = set()
-        self._exceeded: dict[UUID, Limit] = {}
+        self._exceeded: dict[UUID, Exceeded] = {}
         self._undecided: set[UUID] = set()
 
     async def apply(self, lane: Lane, seq: int, batch: Batch[HoldRow]) -> set[UUID]:
@@ -94,7 +94,7 @@ class HoldPhase(Phase[HoldRow]):
             elif hold_id in self._conflicting:
                 waiting.refuse(KeyConflict())
             elif hold_id in self._exceeded:
-                waiting.refuse(LimitExceeded(self._exceeded[hold_id]))
+                waiting.refuse(LimitExceeded(*self._exceeded[hold_id]))
             elif hold_id in self._undecided:
                 again.append(waiting)
             else:

@@ -14,7 +14,9 @@ def seed() -> dict[str, str]:
     from django.core.management import call_command
 
     from billing import ledger
-    from billing.models import ApiKey, Customer, OperatorToken
+    from billing.models import ApiKey, Customer, OperatorToken, Plan, PlanVersion
+    from billing.plans import publish
+    from pricing import clock
     from pricing.catalog import import_prices
 
     call_command("migrate", verbosity=0)
@@ -24,6 +26,11 @@ def seed() -> dict[str, str]:
     stranger = Customer.objects.create(external_id="stranger", name="Stranger")
     prepaid = Customer.objects.create(external_id="prepaid", name="Prepaid")
     ledger.set_hard(prepaid, hard=True)
+    capping = PlanVersion.objects.create(
+        plan=Plan.objects.create(slug="capping", name="Capping"), number=1, charging="prepaid", hard_credits=True, when_short="cap",
+        outage="closed",
+    )  # fmt: skip
+    publish(capping, clock.now())
     _, prepaid_key = ApiKey.issue(prepaid, "tests")
     _, operator_token = OperatorToken.issue("tests")
     _, payer_key = ApiKey.issue(payer, "tests")

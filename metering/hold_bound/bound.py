@@ -37,7 +37,7 @@ _PARTIAL_IMAGES_TOKENS = 300  # three of them
 # Where a request limits what is written, and where it asks for several answers: at its top, or in an object there.
 # Only the names that the wire format knows: a server that ignores a name it does not know would write on and on.
 _CHAT_LIMITS = frozenset({"max_completion_tokens", "max_tokens"})
-_LIMITS = {
+LIMITS = {
     "openai_chat": _CHAT_LIMITS,
     "openai_completions": frozenset({"max_tokens"}),
     "openai_responses": frozenset({"max_output_tokens"}),
@@ -59,7 +59,7 @@ _LIMITS = {
     "execute": frozenset({"max_tokens"}),
 }
 _COUNTS = frozenset({"n", "best_of", "num_generations"})
-_CONFIGS = frozenset(
+CONFIGS = frozenset(
     {
         "generationConfig",
         "generation_config",
@@ -69,7 +69,7 @@ _CONFIGS = frozenset(
         "options",
     }
 )
-_CONFIG_LIMITS = frozenset(
+CONFIG_LIMITS = frozenset(
     {
         "maxOutputTokens", "max_output_tokens", "maxTokens", "max_tokens", "max_new_tokens", "maxNewTokens", "maxTokenCount",
         "num_predict",
@@ -107,7 +107,7 @@ _SPECIAL = _STORED | _ROUNDS | _WRITERS | _FEES | {"tools", "toolConfig", "conte
 _BEYOND_LIMITS = frozenset({"thinking", "prediction"})
 # What of a body is read where the rest is too much of it: all that decides what may be written, and by which prices.
 _DECIDING = (
-    frozenset().union(*_LIMITS.values()) | _COUNTS | _CONFIGS | _SPECIAL | _BEYOND_LIMITS
+    frozenset().union(*LIMITS.values()) | _COUNTS | CONFIGS | _SPECIAL | _BEYOND_LIMITS
     | {"modalities", "size", "documents", "message", "service_tier", "serviceTier", "speed", "inference_geo"}
 )  # fmt: skip
 _NONE: frozenset[str] = frozenset()
@@ -218,7 +218,7 @@ class _Request:
         self._document, self._body, self._wire_format = document, body, wire_format
         self._model, self._cap = model, cap
         self._configs: list[Json] = [
-            config for name in _CONFIGS.intersection(document) if type(config := document[name]) is dict
+            config for name in CONFIGS.intersection(document) if type(config := document[name]) is dict
         ]
         self._open: list[str] = []
         self._units: dict[str, int] = {}
@@ -319,10 +319,10 @@ class _Request:
             return self._images()
         if self._wire_format == "cohere_v1" and "message" not in document and "messages" not in document:
             return 0  # embeddings and rankings
-        limits = _counts(document, _LIMITS.get(self._wire_format, _NONE))
+        limits = _counts(document, LIMITS.get(self._wire_format, _NONE))
         counts = _counts(document, _COUNTS)
         for config in self._configs:
-            limits += _counts(config, _CONFIG_LIMITS)
+            limits += _counts(config, CONFIG_LIMITS)
             counts += _counts(config, _CONFIG_COUNTS)
         most = max(limits) if limits else self._cap.output
         if most is None:

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from metering.gate import Contribution
-from metering.limits import Limit
+from metering.limits import Exceeded
 from metering.rows import Amendment, EventRow, HoldRow
 
 
@@ -49,7 +49,7 @@ class Held(msgspec.Struct):
     """What became of a batch of holds. Whoever is in none of the three was refused by the gate, or by its key."""
 
     admitted: set[UUID]
-    exceeded: dict[UUID, Limit] = {}  # the limit that a hold does not fit under
+    exceeded: dict[UUID, Exceeded] = {}  # what a hold does not fit under
     undecided: set[UUID] = set()  # to be asked again: it depends on others of the same batch
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from metering.corrections import Written, as_corrected, late_settlement, sums_of
 from metering.gate import Contribution
-from metering.limits import Limit, part_of
+from metering.limits import Exceeded, Limit, part_of
 from metering.rows import Amendment, CorrectionRow, EventRow, HoldRow, KeyMove, Standing
 from metering.store import claims
 from metering.store.base import Held, SequenceRefused, WriterState
@@ -88,9 +88,10 @@ class MemoryLane:
         for row in rows:
             if not self._claims(row):
                 continue
-            limit = next((one for one in row.limits if part_of(one, row) > self._room(row, one)), None)
-            if limit is not None:
-                held.exceeded[row.id] = limit
+            rooms = ((one, self._room(row, one)) for one in row.limits)
+            exceeded = next((Exceeded(one, room) for one, room in rooms if part_of(one, row) > room), None)
+            if exceeded is not None:
+                held.exceeded[row.id] = exceeded
             else:
                 self._store.holds[row.id] = row
                 held.admitted.add(row.id)

@@ -33,7 +33,7 @@ from metering.rows import (
 from metering.store import claims
 from metering.store.base import BadRow, Held, Locked, SequenceRefused, StoreError, Unavailable, WriterState
 from metering.store.postgres_claims import ANSWERED, CLAIMED, CONFLICTING, KEPT, MOVED, STANDING, booked
-from metering.store.postgres_limits import LIMITED, LOCK, VERDICTS, asked_of
+from metering.store.postgres_limits import LIMITED, LOCK, VERDICTS, Verdict, asked_of
 from metering.store.sql import (
     CORRECTION_LIST,
     DAILY_ADD,
@@ -425,9 +425,7 @@ class PostgresLane:
         except Exception as error:
             raise translated(error) from error
 
-    async def _run_locked(
-        self, customers: list[str], sql: str, parameters: dict[str, Any]
-    ) -> list[tuple[UUID, int | None]]:
+    async def _run_locked(self, customers: list[str], sql: str, parameters: dict[str, Any]) -> list[Verdict]:
         """The rows of a statement that goes out behind the customers' locks, in one flush and one transaction: the server
         ends it whatever becomes of this process."""
         text, values = _ready(sql, parameters)

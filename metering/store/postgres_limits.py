@@ -11,16 +11,20 @@ that another limit, or the gate, refused.
 """
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from metering.limits import Limit, part_of
+from metering.limits import Exceeded, Limit, part_of
 from metering.rows import HoldRow
 from metering.store.base import Held
 
 UNDECIDED = -1
+Verdict = tuple[
+    UUID, int | None, Decimal | None
+]  # a hold; the number of the limit that it is beyond, with its room
 
 LOCK = """select pg_advisory_xact_lock(lock) from
     (select distinct hashtextextended(customer, 0) as lock from unnest($1::text[]) as customer order by lock) as locks"""
@@ -52,19 +56,23 @@ rooms as materialized (select l.n, l.most - coalesce(used.sum, 0) - coalesce(in_
         from usage_holds o where o.customer_id = l.customer_id and {_SCOPE.format(t="o")}
         and (l.user_id = '' or o.user_id = l.user_id)
         and (l.since is null or o.created_at >= l.since and o.created_at < l.until)) as in_flight),
-beyond as materialized (select p.id, min(p.n) as n from parts p join rooms r using (n) where p.part > r.room group by p.id),
+beyond as materialized (select distinct on (p.id) p.id, p.n, r.room from parts p join rooms r using (n) where p.part > r.room
+    order by p.id, p.n),
 together as materialized (select p.id, bool_and(p.upto <= r.room) as fits from (
     select id, n, sum(part) over (partition by n order by id) as upto from parts where id not in (select id from beyond)) p
     join rooms r using (n) group by p.id),
 asked as materialized (select w.* from wanted_holds w where w.id not in (select id from beyond)
     and w.id not in (select id from together where not fits)),"""
 
-VERDICTS = f"""select id, null::integer as n from h
-union all select id, n from beyond
-union all select t.id, coalesce(min(p.n) filter (where p.part > r.room - coalesce(k.part, 0)), {UNDECIDED}) from together t
-    join parts p using (id) join rooms r using (n)
-    left join (select p.n, sum(p.part) as part from parts p join admitted a using (id) group by p.n) k using (n)
-    where not t.fits group by t.id"""
+# Goes on with the list of common table expressions, and then asks.
+VERDICTS = f""", taken as (select p.n, sum(p.part) as part from parts p join admitted a using (id) group by p.n),
+late as (select distinct on (t.id) t.id, p.n, r.room - coalesce(k.part, 0) as room from together t
+    join parts p using (id) join rooms r using (n) left join taken k using (n)
+    where not t.fits and p.part > r.room - coalesce(k.part, 0) order by t.id, p.n)
+select id, null::integer, null::numeric from h
+union all select id, n, room from beyond
+union all select id, n, room from late
+union all select id, {UNDECIDED}, null from together where not fits and id not in (select id from late)"""
 
 
 class Asked(msgspec.Struct):
@@ -74,16 +82,16 @@ class Asked(msgspec.Struct):
     limits: list[dict[str, Any]]
     parts: list[dict[str, Any]]
 
-    def held(self, found: Iterable[tuple[UUID, int | None]]) -> Held:
+    def held(self, found: Iterable[Verdict]) -> Held:
         """What the statement has answered."""
         held = Held(admitted=set(), exceeded={}, undecided=set())
-        for hold_id, n in found:
+        for hold_id, n, room in found:
             if n is None:
                 held.admitted.add(hold_id)
             elif n == UNDECIDED:
                 held.undecided.add(hold_id)
             else:
-                held.exceeded[hold_id] = self.each[n]
+                held.exceeded[hold_id] = Exceeded(self.each[n], room or Decimal(0))
         return held
 
 

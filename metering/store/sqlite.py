@@ -307,9 +307,9 @@ class SqliteLane:
             parameters = parameters_of(row)
             if row.claim is not None and not sqlite_claims.claim(db, row, parameters["created_at"]):
                 continue
-            limit = rooms.exceeded(row)
-            if limit is not None:
-                held.exceeded[row.id] = limit
+            exceeded = rooms.exceeded(row)
+            if exceeded is not None:
+                held.exceeded[row.id] = exceeded
                 continue
             parameters["writer"] = writer.hex
             if contribution is None or _admits(db, contribution, parameters):

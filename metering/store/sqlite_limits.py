@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from metering.limits import Limit, part_of
+from metering.limits import Exceeded, Limit, part_of
 from metering.rows import HoldRow
 from pricing.money import from_scaled
 
@@ -26,11 +26,12 @@ class Rooms:
         self._db, self._adapted = db, adapted
         self._left: dict[tuple[UUID, Limit], Decimal] = {}
 
-    def exceeded(self, row: HoldRow) -> Limit | None:
+    def exceeded(self, row: HoldRow) -> Exceeded | None:
         """The first of the hold's limits that it does not fit under."""
         for limit in row.limits:
-            if part_of(limit, row) > self._room(row.customer_id, limit):
-                return limit
+            room = self._room(row.customer_id, limit)
+            if part_of(limit, row) > room:
+                return Exceeded(limit, room)
         return None
 
     def take(self, row: HoldRow) -> None:

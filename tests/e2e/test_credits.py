@@ -150,6 +150,37 @@ def test_with_credit_for_all_none_is_refused(server: WebProcess) -> None:
     assert (after["held"], after["consumed"]) == ("0", f"{(100 * CHARGE).normalize():f}")
 
 
+def test_a_plan_that_caps_lets_calls_out_with_less_until_next_to_nothing_is_left(
+    server: WebProcess, upstream: RunningUpstream
+) -> None:
+    """Credit is 95 % of what one call holds: the first goes out with less than it asks for, and each later one with less than
+    the one before, until what is left buys no token."""
+    with operator(server) as client:
+        client.post("/v1/customers/prepaid/subscriptions", json={"plan": "capping"}).raise_for_status()
+    held = reserved_by(server, upstream)
+    granted = (held * Decimal("0.95")).quantize(Decimal("0.000000000001"))
+    grant(server, granted)
+    upstream.forget()
+    limits, refused = asyncio.run(call_until_refused(server))
+    assert refused["code"] == "insufficient_credits"
+    assert limits and limits == sorted(limits, reverse=True) and limits[0] < 50
+    assert [call.document["max_tokens"] for call in upstream.calls] == limits
+    after = balance(server)
+    assert Decimal(after["available"]) == granted - len(limits) * CHARGE >= 0
+    assert (after["held"], after["written_off"]) == ("0", "0")
+
+
+async def call_until_refused(server: WebProcess) -> tuple[list[int], dict[str, Any]]:
+    """The limits that calls went out with, one after the other, and the refusal at the end."""
+    limits: list[int] = []
+    async with client_of(server) as client:
+        while True:
+            answer = await client.post("/v1/chat/completions", json=CALL)
+            if answer.status_code != 200:
+                return limits, answer.json()
+            limits.append(int(answer.headers["x-usage-max-tokens"]))
+
+
 @pytest.mark.engine("postgresql")
 @pytest.mark.timeout(300)
 def test_a_crash_of_the_database_and_an_emptied_redis_let_nobody_overspend(

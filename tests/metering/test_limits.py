@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from metering import rollups
 from metering.gate import OpenGate
-from metering.limits import Limit, LimitExceeded, applying, part_of
+from metering.limits import Exceeded, Limit, LimitExceeded, applying, part_of
 from metering.models import DailyUserUsage, Hold
 from metering.recorder import Recorder
 from metering.rows import Claim, HoldRow
@@ -87,7 +87,7 @@ def test_a_quota_of_three_takes_three_calls_and_refuses_the_fourth(store: Store)
         assert await desk.admits(rows[1])  # 1 used, 1 in flight
         assert await desk.admits(rows[2])  # 1 used, 2 in flight: 3 of 3
         answer = await desk.ask(rows[3])
-        assert (answer.admitted, answer.exceeded) == (set(), {rows[3].id: limit})
+        assert (answer.admitted, answer.exceeded) == (set(), {rows[3].id: Exceeded(limit, Decimal(0))})
 
     at_desk(store, act)
 
@@ -179,6 +179,20 @@ def test_of_a_batch_as_many_are_taken_as_fit(store: Store) -> None:
     at_desk(store, act)
 
 
+@pytest.mark.parametrize(("first", "room"), [(3, 7), (10, 0)])
+def test_who_is_refused_is_told_what_there_is_room_for(store: Store, first: int, room: int) -> None:
+    """Also of a batch: what those beside it have just taken is taken."""
+    limit = a_limit(10, measure="tokens")
+
+    async def act(desk: Desk) -> None:
+        taken = a_hold(at=NOON, tokens_most=first, limits=(limit,))
+        refused = a_hold(at=NOON + timedelta(seconds=1), tokens_most=8, limits=(limit,))
+        held = await desk.ask(taken, refused)
+        assert held.exceeded == {refused.id: Exceeded(limit, Decimal(room))}
+
+    at_desk(store, act)
+
+
 def test_calls_refused_by_one_limit_take_no_room_under_another(store: Store) -> None:
     """Of ten calls nine are beyond the quota of their key, and the tenth is the only one that counts for the customer."""
     of_key, of_all = a_limit(0, api_key_id=KEY), a_limit(1)
@@ -205,7 +219,7 @@ def test_what_depends_on_others_of_the_batch_is_asked_again_until_it_is_decided(
         third = a_hold(at=NOON + timedelta(seconds=2), limits=(of_all,))
         held = await decided(desk, [first, second, third])
         assert held.admitted == {first.id, third.id}
-        assert held.exceeded == {second.id: of_key}
+        assert held.exceeded == {second.id: Exceeded(of_key, Decimal(0))}
 
     at_desk(store, act)
 
@@ -305,9 +319,9 @@ def test_a_call_is_refused_if_and_only_if_it_does_not_fit(
                 assert model.room(limit) >= 0 or not any(covers(limit, by_id[one]) for one in held.admitted)
             for (
                 hold_id,
-                limit,
+                beyond,
             ) in held.exceeded.items():  # and nobody was refused who fits beside those that are in
-                assert part_of(limit, by_id[hold_id]) > model.room(limit)
+                assert part_of(beyond.limit, by_id[hold_id]) > model.room(beyond.limit)
             for row in model.in_flight[:settled]:
                 await desk.settle(
                     row, feature=row.feature, api_key_id=row.api_key_id, user_id=row.user_id, quantity=Decimal(1),

@@ -411,6 +411,8 @@ class PurseGate(OpenGate):
         return self.HOLD
 
     def settle(self, batch: Sequence[EventRow]) -> Contribution | None:
+        for row in batch:
+            row.posting_id = batch[0].id  # what carries a posting is charged
         return self.SETTLE
 
 
