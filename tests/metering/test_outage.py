@@ -20,6 +20,7 @@ from metering.store.base import Held, Unavailable
 from metering.wiring import current_store
 from tests.metering.rows import NOON, a_hold, an_event
 from tests.metering.stores import LossyLane, LossyStore
+from tests.metering.test_spool_files import on_disk
 
 T = TypeVar("T")
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -28,12 +29,13 @@ MEGABYTE = 2**20
 
 
 class AwayStore(LossyStore):
-    """A real store that can be `away`, or so slow (`hangs`) that nobody gets an answer. `asked`: statements that came."""
+    """A real store that can be `away`, or so slow (`hangs_on`, `back`) that nobody gets an answer. `released`: holds that were
+    ended without an event."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.away = False
-        self.asked = 0
+        self.released: list[UUID] = []
         self.hangs_on: object = None  # the event loop whose statements do
         self.back = asyncio.Event()
 
@@ -73,8 +75,11 @@ class AwayLane(LossyLane):
         await self._arrive()
         return await super().settle(writer, seq, rows, contribution)
 
+    async def release(self, rows: Sequence[HoldRow]) -> None:
+        self._away.released += [row.id for row in rows]
+        await super().release(rows)
+
     async def _arrive(self) -> None:
-        self._away.asked += 1
         self._away.refuse()
         if asyncio.get_running_loop() is self._away.hangs_on:
             await self._away.back.wait()
@@ -197,6 +202,8 @@ def test_a_call_that_runs_across_the_end_of_the_outage_is_counted_once(tmp_path:
         spool = recorder.spool
         assert spool is not None
         await until(lambda: spool.records == 1)
+        # should the process die now, that is what proves the call
+        await until(lambda: [record.hold_id for record in on_disk(tmp_path)] == [long_one.id])
         assert (await in_thread(books))[0] == 1
         new_one = a_hold()
         assert await recorder.hold(new_one, spools=True)
@@ -226,6 +233,7 @@ def test_a_hold_whose_commit_has_an_unknown_outcome_is_one_call(tmp_path: Path, 
         await drained(recorder)
         await settle(recorder, first)
         assert await in_thread(books) == (2, 0, 0, [])
+        assert network.released == []
 
     run(tmp_path, act)
 
