@@ -92,6 +92,9 @@ class BillingGate:
         self._known: Bounded[_Entry] = Bounded(KNOWN_MAX)
         self._unknown: Bounded[float] = Bounded(UNKNOWN_MAX)  # digest → when it was found unknown
         self._loading: dict[str, asyncio.Task[bool]] = {}
+        self._loading_since: dict[
+            str, float
+        ] = {}  # a database that hangs is waited for once, and not by each call anew
         self._failed_at = -math.inf
         self._rate_limits = RateLimits(monotonic)
 
@@ -108,7 +111,8 @@ class BillingGate:
         if age > FRESH_S:
             loading = self._reload(digest)
             if age > STALE_S and loading is not None:
-                await asyncio.wait([loading], timeout=LOAD_S_MAX)
+                waited = self._monotonic() - self._loading_since[digest]
+                await asyncio.wait([loading], timeout=max(0.0, LOAD_S_MAX - waited))
                 entry = self._known.get(digest)
                 if entry is None and loading.done() and loading.result():
                     return invalid_api_key()
@@ -165,8 +169,13 @@ class BillingGate:
         task = self._loading.get(digest)
         if task is None and self._monotonic() - self._failed_at > RETRY_AFTER_FAILURE_S:
             task = self._loading[digest] = asyncio.create_task(self._read(digest))
-            task.add_done_callback(lambda _task: self._loading.pop(digest, None))
+            self._loading_since[digest] = self._monotonic()
+            task.add_done_callback(lambda _task: self._loaded(digest))
         return task
+
+    def _loaded(self, digest: str) -> None:
+        self._loading.pop(digest, None)
+        self._loading_since.pop(digest, None)
 
     async def _read(self, digest: str) -> bool:
         """Take over what the database says of this key. False when it said nothing."""

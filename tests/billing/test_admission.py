@@ -187,6 +187,19 @@ async def test_an_outage_is_asked_about_once_a_second(directory: Directory) -> N
     await directory.account()
 
 
+async def test_a_database_that_hangs_is_not_waited_for_by_each_call_anew(directory: Directory) -> None:
+    await directory.account()
+    directory.seconds += admission.STALE_S + 0.1
+    directory.blocked = asyncio.Event()
+    first = asyncio.create_task(directory.resolve())
+    await settle_loads()
+    directory.seconds += admission.LOAD_S_MAX
+    await directory.account()
+    assert not first.done() and directory.loads == 2
+    directory.blocked.set()
+    assert isinstance(await first, Account)
+
+
 async def test_a_call_that_is_cancelled_takes_no_other_along(directory: Directory) -> None:
     directory.blocked = asyncio.Event()
     impatient, patient = (asyncio.create_task(directory.resolve()) for _ in range(2))

@@ -42,6 +42,21 @@ class Outage:
             self._locking.execute("rollback")
             self._locking.close()
 
+    def freeze(self) -> None:
+        """PostgreSQL neither answers nor refuses: every process of it stands still."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._server is not None
+        postmaster = self._server.process.pid
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        for pid in (postmaster, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def _answers(self) -> bool:
         with suppress(psycopg.OperationalError), psycopg.connect(self._database.url):
             return True

@@ -154,6 +154,27 @@ def test_a_process_killed_in_an_outage_leaves_its_calls_to_the_next_one(
     assert list(spool_of(database.url).glob("*/*.spool")) == []
 
 
+@pytest.mark.engine("postgresql")
+def test_a_database_that_hangs_is_as_good_as_away(
+    mortal: tuple[Database, Outage], start: Callable[..., WebProcess]
+) -> None:
+    database, outage = mortal
+    web = start()
+    with web.client() as client:
+        assert call(client, "before").status_code == 200
+        outage.freeze()
+        try:
+            answers = [call(client, f"during-{number}").status_code for number in range(5)]
+        finally:
+            outage.thaw()
+        until_drained(web)
+        assert call(client, "after").status_code == 200
+    web.stop()
+    assert answers == [200] * 5
+    assert users(database) == sorted(["before", "after", *(f"during-{number}" for number in range(5))])
+    assert (aftermath(database), database.rows("select id from usage_holds")) == ([], [])
+
+
 @pytest.mark.kill
 def test_a_process_killed_around_an_outage_loses_and_doubles_nothing(
     kill_seed: int,
