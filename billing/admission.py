@@ -63,7 +63,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     concurrent_calls: int | None = None
     key_requests_per_minute: int | None = None  # these three: of this API key alone, beside the plan's
     key_tokens_per_minute: int | None = None
-    key_concurrent_calls: int | None = None
+    key_concurrent_calls: int | None = None  # of this key alone
     on_credit: bool = False  # has a balance, which its calls move
     rules: tuple[Rule, ...] = ()  # what its calls have to fit under, besides those at once
     processes: int = 1  # that share the rate limits
@@ -269,6 +269,9 @@ def _limited(snapshot: Snapshot) -> Limited | None:
 
 
 def _rules(snapshot: Snapshot) -> tuple[Rule, ...]:
-    if snapshot.concurrent_calls is None:
-        return snapshot.rules
-    return (*snapshot.rules, at_once(snapshot.concurrent_calls))
+    rules = snapshot.rules
+    if snapshot.concurrent_calls is not None:
+        rules = (*rules, at_once(snapshot.concurrent_calls))
+    if snapshot.key_concurrent_calls is not None:
+        rules = (*rules, at_once(snapshot.key_concurrent_calls, snapshot.api_key_id))
+    return rules

@@ -160,7 +160,7 @@ class RateLimits:
 
     def _bucket(self, limit: RateLimit, processes: int, now: float) -> Bucket:
         # Each process may let one call through, where the limit has fewer requests than there are processes.
-        share = max(float(limit.takes), limit.per_minute / processes)
+        share = max(limit.takes, limit.per_minute / processes)
         buckets = self._requests if limit.takes else self._tokens
         bucket = buckets.get(limit.bucket)
         if bucket is None:

@@ -144,6 +144,16 @@ def test_hard_budgets_that_run_limit_the_calls_they_are_for() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_key_may_have_a_limit_of_calls_at_once_beside_the_plans() -> None:
+    a_plan()
+    customer, secret = payer()
+    subscribe(customer, "team", clock.now())
+    own = ApiKey.objects.get(customer=customer)
+    ApiKey.objects.update(concurrent_calls=2)
+    assert [(one.most, one.api_key_id) for one in account_of(secret).limits] == [(3, None), (2, own.pk)]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_an_account_is_made_anew_when_a_window_of_its_limits_ends() -> None:
     """The budget is of a day, the billing period of a month: at midnight its limit is another one."""
     customer, secret = payer()
