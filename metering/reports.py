@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from django.db.models import Count, Sum
 
+from metering.limits import Limit
 from metering.models import DailyUsage, DailyUserUsage, Hold
 
 GroupBy = Literal["day", "model", "feature", "api_key"]
@@ -100,6 +101,40 @@ def spent(
         rows = rows.filter(api_key_id=api_key_id)
     found = rows.aggregate(charge=Sum("charge_total"), tokens=Sum("tokens_total"))
     return found["charge"] or Decimal(0), found["tokens"] or 0
+
+
+def room_under(customer_id: UUID, limit: Limit) -> Decimal:
+    """What there is left under a limit just now: less what was used, and what calls in flight may come to."""
+    holds = Hold.objects.filter(customer_id=customer_id)
+    used = Decimal(0)
+    if limit.since is not None and limit.until is not None:
+        holds = holds.filter(created_at__gte=limit.since, created_at__lt=limit.until)
+        used = _used_under(customer_id, limit, limit.since, limit.until)
+    if limit.feature:
+        holds = holds.filter(feature=limit.feature)
+    if limit.api_key_id is not None:
+        holds = holds.filter(api_key_id=limit.api_key_id)
+    if limit.user_id:
+        holds = holds.filter(user_id=limit.user_id)
+    column = {"tokens": Sum("tokens_most"), "charge": Sum("charge_most")}.get(limit.measure, Count("id"))
+    in_flight = holds.aggregate(most=column)["most"]
+    return limit.most - used - Decimal(in_flight or 0)
+
+
+def _used_under(customer_id: UUID, limit: Limit, since: datetime, until: datetime) -> Decimal:
+    rows: Any = (DailyUserUsage if limit.user_id else DailyUsage).objects.filter(customer_id=customer_id)
+    if limit.by_period:
+        rows = rows.filter(period_start=since)
+    else:
+        rows = rows.filter(day__gte=since.date(), day__lt=until.date())
+    scope = (
+        {"user_id": limit.user_id}
+        if limit.user_id
+        else {"feature": limit.feature, "api_key_id": limit.api_key_id}
+    )
+    rows = rows.filter(**{name: value for name, value in scope.items() if value})
+    column = {"tokens": "tokens_total", "charge": "charge_total"}.get(limit.measure, "quantity")
+    return Decimal(rows.aggregate(used=Sum(column))["used"] or 0)
 
 
 def totals(rows: Iterable[UsageRow]) -> UsageRow:

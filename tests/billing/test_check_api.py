@@ -9,12 +9,15 @@ import pytest
 from django.test import Client
 
 from billing import ledger
-from billing.models import Balance, Customer, OperatorToken
+from billing.models import ApiKey, Balance, Budget, Customer, OperatorToken, QuotaOverride
+from metering.models import Hold
+from metering.rows import HOLD_COLUMNS
 from metering.wiring import current_card
 from pricing import clock
 from pricing.catalog import import_prices, load_rate_card
 from pricing.pricelist import RateCard
-from tests.billing.rows import payer
+from tests.billing.rows import payer, used
+from tests.metering.rows import a_hold
 
 pytestmark = pytest.mark.django_db
 # 1,000 tokens read at 0.15 and 500 written at 0.60 a million
@@ -67,7 +70,7 @@ def test_a_model_is_weighed_at_its_rates(customer: Customer, prices: None) -> No
     size: dict[str, Any] = {"customer": "payer", "model": "gpt-4o-mini", "tokens_input": 1000}
     assert ask(**size, max_tokens=500).json() | {"detail": None} == {
         "allowed": True, "code": None, "detail": None, "hold": f"{COST.normalize():f}", "remaining": f"{COST.normalize():f}",
-        "currency": "USD", "reset_date": None,
+        "credits": f"{COST.normalize():f}", "currency": "USD", "reset_date": None, "limits": [],
     }  # fmt: skip
     assert ask(**size, max_tokens=501).json()["code"] == "insufficient_credits"
     assert ask(**size).json()["code"] == "insufficient_credits", "there is no telling what it may write"
@@ -95,6 +98,47 @@ def test_who_is_suspended_or_blocked_is_told_so(customer: Customer, prices: None
     assert verdict(model="gpt-4o-mini") == (False, "customer_suspended")
 
 
+@pytest.mark.parametrize(("quantity", "allowed"), [(1, True), (2, True), (3, False)])
+def test_a_hard_quota_answers_what_is_left_and_when_it_resets(
+    customer: Customer, quantity: int, allowed: bool
+) -> None:
+    QuotaOverride.objects.create(customer=customer, feature="scans", included=5, hard=True)
+    used(customer, clock.now().date(), calls=3, feature="scans")
+    document = ask(customer="payer", feature="SCAN", quantity=quantity).json()
+    assert (document["allowed"], document["code"]) == (allowed, None if allowed else "quota_exceeded")
+    assert document["remaining"] == "2"
+    assert document["reset_date"] == customer.period_at(clock.now()).end.isoformat()
+    assert verdict(feature="api_calls", quantity=100) == (True, None)
+
+
+def test_budgets_of_the_key_and_of_the_end_user_are_asked_as_for_a_call(
+    customer: Customer, prices: None
+) -> None:
+    key, secret = ApiKey.issue(customer, "own")
+    Budget.objects.create(
+        customer=customer, amount=1500, measure="tokens", hard=True, scope="api_key", api_key=key
+    )
+    Budget.objects.create(
+        customer=customer, amount=0, measure="tokens", hard=True, scope="end_user", user_id="ada"
+    )
+    size: dict[str, Any] = {"model": "gpt-4o-mini", "tokens_input": 1000, "max_tokens": 500}
+    assert ask(secret, **size).json()["allowed"] is True
+    assert ask(secret, **(size | {"max_tokens": 501})).json()["code"] == "budget_exceeded"
+    assert ask(secret, **(size | {"user_id": "ada"})).json()["code"] == "budget_exceeded"
+    assert ask(customer="payer", **(size | {"max_tokens": 501})).json()["allowed"] is True, (
+        "an operator has no key"
+    )
+
+
+def test_calls_in_flight_count(customer: Customer) -> None:
+    QuotaOverride.objects.create(customer=customer, feature="api_calls", included=1, hard=True)
+    period_start = customer.period_at(clock.now()).start
+    hold = a_hold(customer.pk, clock.now(), period_start=period_start)
+    fields = {name: getattr(hold, name) for name in HOLD_COLUMNS}
+    Hold.objects.bulk_create([Hold(writer_id=hold.id, **fields)])
+    assert verdict() == (False, "quota_exceeded")
+
+
 def test_a_key_asks_for_its_own_customer_only(customer: Customer) -> None:
     _, secret = payer("second")
     assert ask(secret).json()["allowed"] is True
@@ -110,6 +154,8 @@ def test_a_key_asks_for_its_own_customer_only(customer: Customer) -> None:
         {"max_tokens": 2**60},
         {"modle": "x"},
         {"amount": True},
+        {"quantity": -1},
+        {"quantity": "Infinity"},
     ],
 )
 def test_a_size_that_cannot_be_is_refused(customer: Customer, body: dict[str, Any]) -> None:
