@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,9 @@ from billing.models import ApiKey, Balance
 from billing.models.customer import anchor_of
 from billing.plans import default_slug
 from pricing import clock
+
+if TYPE_CHECKING:
+    from billing.shared_rate_limits import SharedRateLimits
 
 log = logging.getLogger("billing.accounts")
 
@@ -85,7 +88,20 @@ def build_gate() -> BillingGate:
     """The gate over this project's database."""
     options = getattr(settings, "TOLLGATE", {})
     loader = AccountLoader()
-    return BillingGate(loader.load, loader.free, max_stale_s=options.get("SNAPSHOT_MAX_STALE_S", 300))
+    return BillingGate(
+        loader.load,
+        loader.free,
+        max_stale_s=options.get("SNAPSHOT_MAX_STALE_S", 300),
+        shared_limits=_shared_limits(options.get("REDIS_URL", "")),
+    )
+
+
+def _shared_limits(url: str) -> "SharedRateLimits | None":
+    if not url:
+        return None
+    from billing.shared_rate_limits import SharedRateLimits  # the client, which nobody else needs
+
+    return SharedRateLimits(url)
 
 
 # Written out, since Django takes three times as long to put it together as the database to answer it. One row by unique

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
@@ -26,6 +27,9 @@ from billing.rate_limits import Limited, RateLimits, limited_by
 from metering.gate import Account, Contribution, Headers, Outage, WhenShort
 from metering.problem import Refusal, customer_suspended, invalid_api_key, metering_unavailable
 from metering.rows import EventRow, HoldRow
+
+if TYPE_CHECKING:
+    from billing.shared_rate_limits import SharedRateLimits
 
 log = logging.getLogger("billing.admission")
 
@@ -87,6 +91,7 @@ class BillingGate:
         *,
         max_stale_s: float = 300,  # how long a known caller is admitted while the database is away
         monotonic: Callable[[], float] = time.monotonic,
+        shared_limits: "SharedRateLimits | None" = None,  # rate limits by Redis; else each process has its share
     ) -> None:
         self._load, self._free, self._max_stale_s, self._monotonic = load, free, max_stale_s, monotonic
         self._known: Bounded[_Entry] = Bounded(KNOWN_MAX)
@@ -96,7 +101,7 @@ class BillingGate:
             str, float
         ] = {}  # a database that hangs is waited for once, and not by each call anew
         self._failed_at = -math.inf
-        self._rate_limits = RateLimits(monotonic)
+        self._rate_limits, self._shared_limits = RateLimits(monotonic), shared_limits
 
     async def resolve(self, headers: Headers, at: datetime) -> Account | Refusal:
         """The account behind the key in `headers`, in the billing period of `at`; or the refusal."""
@@ -121,7 +126,10 @@ class BillingGate:
         answer = self._answer(digest, entry, at)
         if entry.limited is None or isinstance(answer, Refusal):
             return answer
-        standing = self._rate_limits.admit(entry.limited, entry.snapshot.processes)
+        if self._shared_limits is None:
+            standing = self._rate_limits.admit(entry.limited, entry.snapshot.processes)
+        else:
+            standing = await self._shared_limits.admit(entry.limited, entry.snapshot.processes)
         return standing.refusal or answer.with_rate_headers(standing.headers)
 
     async def free(self, account: Account) -> Decimal | None:
@@ -142,8 +150,9 @@ class BillingGate:
         """Free what the calls had reserved, and charge what they came to; nothing where nobody has credits. Names the
         posting on the events."""
         postings: dict[UUID, UUID] = {}
+        limits = self._shared_limits or self._rate_limits
         for row in batch:
-            self._rate_limits.used(row.customer_id, row.api_key_id, row.tokens_total, row.id)
+            limits.used(row.customer_id, row.api_key_id, row.tokens_total, row.id)
             if row.on_credit:
                 row.posting_id = postings.setdefault(row.customer_id, row.id)
         return ledger_sql.BOOKS if postings else None

@@ -116,6 +116,11 @@ class Bucket:
         self.at = at
 
     @property
+    def level_of_all(self) -> float:
+        """What that is in the limit as a whole, were all processes alike."""
+        return self.level * self.limit.per_minute / self.share
+
+    @property
     def has_room(self) -> bool:
         return self.level >= self.limit.takes
 
@@ -157,6 +162,18 @@ class RateLimits:
             return ()
         self._counted.put(event_id.hex, True)
         return buckets
+
+    def known(self, limited: Limited, processes: int) -> list[float]:
+        """How much is left of each limit as a whole, as far as this process knows."""
+        now = self._monotonic()
+        return [self._bucket(limit, processes, now).level_of_all for limit in limited.limits]
+
+    def take_over(self, limited: Limited, processes: int, levels: Sequence[float]) -> None:
+        """So much is left of each limit as a whole, says who knows better."""
+        now = self._monotonic()
+        for limit, level in zip(limited.limits, levels, strict=True):
+            bucket = self._bucket(limit, processes, now)
+            bucket.level = level * bucket.share / limit.per_minute
 
     def _bucket(self, limit: RateLimit, processes: int, now: float) -> Bucket:
         # Each process may let one call through, where the limit has fewer requests than there are processes.

@@ -205,6 +205,7 @@ TOLLGATE: dict[str, Any] = {
     "WHO_PAYS": _who_pays(listing("WHO_PAYS")),
     "SPOOL_DIR": str(environment.path("SPOOL_DIR") or VAR_DIR / "spool"),
     "SPOOL_MAX_MB": number("SPOOL_MAX_MB"),
+    "REDIS_URL": REDIS_URL,
 }
 
 # What the gateway reads; every one of them is a text, "" where there is none.

@@ -53,6 +53,11 @@ class LocalServer:
         self.process.wait(timeout=30)
         self.process = self.again()
 
+    def start_again(self) -> None:
+        """Starts a server that was stopped, at the same address."""
+        assert self.again is not None
+        self.process = self.again()
+
     def stop(self) -> None:
         """Ends the server and waits for it; safe to call twice."""
         if self.process.poll() is None:
@@ -284,14 +289,15 @@ def start_redis(directory: Path) -> LocalServer:
     ]
     for attempt in range(5):
         port = free_port()
-        process = _start([*command, "--port", str(port)], log, RunAs(), signal.SIGTERM)
+        start = partial(_start, [*command, "--port", str(port)], log, RunAs(), signal.SIGTERM)
+        process = start()
         try:
             _wait_until(lambda: b"Ready to accept" in log.read_bytes(), process, log)
         except ServerNotStarted:
             if attempt == 4:
                 raise
             continue  # another process took the port in between
-        return LocalServer(f"redis://127.0.0.1:{port}", process, directory)
+        return LocalServer(f"redis://127.0.0.1:{port}", process, directory, start)
     raise ServerNotStarted("No free port for Redis.")
 
 
