@@ -163,6 +163,13 @@ class SettlePhase(Phase[EventRow]):
         if self.overflow is not None:
             self.overflow.spill()
 
+    def show_gate(self, row: EventRow) -> None:
+        """Have the gate see a settlement whose SQL somebody else contributes."""
+        try:
+            self._gate.settle([row])
+        except Exception:  # the event is spooled whatever becomes of limits
+            log.exception("the gate cannot count event %s", row.id)
+
     def gave_up(self, waiting: Waiting[EventRow]) -> bool:
         if self.overflow is None or not waiting.spools:
             return False
@@ -199,7 +206,15 @@ class Overflow:
         for event in (*self._settles.in_flight, *kept, *unsent):
             if event.spools:
                 event.spools = False
-                self.take(event.row, event.answer, queue=None if event.was_sent else self._settles)
+                if event.was_sent:
+                    self.take(event.row, event.answer, queue=None)
+                else:
+                    self.take_unsent(event.row, event.answer)
+
+    def take_unsent(self, row: EventRow, answer: Answer) -> None:
+        """Spool an event that the gate has not seen yet: what it counts in the process counts now, and not at the drain."""
+        self._settles.show_gate(row)
+        self.take(row, answer, queue=None if self.spool.owns(row.hold_id) else self._settles)
 
     def take(self, row: EventRow, answer: Answer, *, queue: SettlePhase | None) -> None:
         """Spool an event. Where that fails it goes back to the `queue`, unless its hold is in the spool alone."""
@@ -289,11 +304,11 @@ class Recorder:
         too long to wait for; the row stays queued and is written as soon as the database takes it."""
         overflow = self._overflow if self._started else None
         if overflow is not None and overflow.spool.owns(row.hold_id):
-            overflow.take(row, answer, queue=None)
+            overflow.take_unsent(row, answer)
         elif self._stopped or not self._is_running():
             answer.set_exception(TimeoutError("the recorder has stopped; the hold will be swept"))
         elif overflow is not None and overflow.is_on:
-            overflow.take(row, answer, queue=self._settles)
+            overflow.take_unsent(row, answer)
         else:
             self._settles.add(row, answer, spools=overflow is not None)
 

@@ -85,14 +85,27 @@ class AwayLane(LossyLane):
             await self._away.back.wait()
 
 
+class CountingGate(OpenGate):
+    """A gate that notes what it was shown, as one does that limits tokens per minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[UUID] = []
+
+    def settle(self, batch: Sequence[EventRow]) -> Contribution | None:
+        self.seen += [row.id for row in batch]
+        return None
+
+
 def run(
-    root: Path, act: Callable[[Recorder, AwayStore], Awaitable[None]], *, bytes_max: int = 16 * MEGABYTE
-) -> None:
+    root: Path, act: Callable[[Recorder, AwayStore], Awaitable[None]], *, bytes_max: int = 16 * MEGABYTE,
+    gate: OpenGate | None = None,
+) -> None:  # fmt: skip
     """Run `act` with a recorder that has a spool, and stop that one at the end."""
 
     async def main() -> None:
         network = AwayStore(current_store())
-        recorder = Recorder(network, OpenGate(), deadline_s=5, spool=Spool(root, bytes_max))
+        recorder = Recorder(network, gate or OpenGate(), deadline_s=5, spool=Spool(root, bytes_max))
         try:
             await act(recorder, network)
         finally:
@@ -236,6 +249,25 @@ def test_a_hold_whose_commit_has_an_unknown_outcome_is_one_call(tmp_path: Path, 
         assert network.released == []
 
     run(tmp_path, act)
+
+
+def test_the_gate_sees_a_spooled_event_at_once_and_only_once(tmp_path: Path) -> None:
+    gate = CountingGate()
+
+    async def act(recorder: Recorder, network: AwayStore) -> None:
+        held_before, spooled = a_hold(), a_hold()
+        assert await recorder.hold(held_before)
+        network.away = True
+        assert await recorder.hold(spooled, spools=True)
+        events = [an_event(held_before), an_event(spooled)]
+        for event in events:
+            assert await recorder.settle(event)
+        assert gate.seen == [event.id for event in events]
+        network.away = False
+        await drained(recorder)
+        assert gate.seen == [event.id for event in events]
+
+    run(tmp_path, act, gate=gate)
 
 
 def test_a_database_that_hangs_counts_as_away(tmp_path: Path) -> None:
