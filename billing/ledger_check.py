@@ -4,7 +4,7 @@ It shares no code with what writes the ledger. Each page of customers is read fr
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -17,7 +17,7 @@ from billing.models import Balance, Entry, Grant
 from metering.models import Hold, UsageEvent
 
 PAGE = 200
-MARGIN = timedelta(minutes=2)
+SPAN, MARGIN = timedelta(minutes=10), timedelta(minutes=2)
 ZERO = Decimal(0)
 
 
@@ -42,30 +42,57 @@ def check_ledger() -> Iterator[Drift]:
         after = max(page)
 
 
-def check_postings(since: datetime, until: datetime) -> Iterator[Drift]:
-    """Events made in [since, until) whose charges are not what the entries of their posting say. A posting is made in one
-    transaction, so its events are of nearly one time."""
-    made = Q(created_at__gte=since - MARGIN, created_at__lt=until + MARGIN)
-    charged: dict[tuple[UUID, UUID], Decimal] = defaultdict(lambda: ZERO)
-    recent = set()
-    events = UsageEvent.objects.filter(made, posting_id__isnull=False).values_list(
-        "customer_id", "posting_id"
-    )
-    for customer, posting, total, last in events.annotate(
+def check_postings(
+    since: datetime, until: datetime, *, span: timedelta = SPAN, page: int = PAGE
+) -> Iterator[Drift]:
+    """Events made in [since, until) whose charges are not what the entries of their posting say.
+
+    A posting is made in one transaction, so its events are of nearly one time, and it belongs to that of its last one. A
+    `span` after the other, and of the entries only those of the customers that were charged in it: the ledger is never read
+    as a whole, however long it is.
+    """
+    while since < until:
+        end = min(since + span, until)
+        charged = _charged(since, end)
+        customers = sorted(charged)
+        for start in range(0, len(customers), page):
+            entered = _entered(customers[start : start + page], since, end)
+            for customer in customers[start : start + page]:
+                for posting, total in sorted(charged[customer].items()):
+                    if total != entered[customer, posting]:
+                        yield Drift(customer, f"posting {posting}", entered[customer, posting], total)
+        since = end
+
+
+def _charged(since: datetime, until: datetime) -> dict[UUID, dict[UUID, Decimal]]:
+    """By customer: what the events of each posting came to whose last one was made in [since, until)."""
+    sums: dict[UUID, dict[UUID, Decimal]] = defaultdict(dict)
+    events = UsageEvent.objects.filter(_around(since, until), posting_id__isnull=False).order_by()
+    postings = events.values_list("customer_id", "posting_id").annotate(
         total=Sum("charge_total"), last=Max("created_at")
-    ).order_by():
-        charged[customer, posting] = total or ZERO
-        if since <= last < until:
-            recent.add((customer, posting))
-    entered: dict[tuple[UUID, UUID], Decimal] = defaultdict(lambda: ZERO)
-    entries = Entry.objects.filter(made, kind__in=(Entry.Kind.USE, Entry.Kind.USE_RETURNED)).order_by()
-    for customer, posting, kind, total in entries.values_list("customer_id", "posting_id", "kind").annotate(
+    )
+    for customer, posting, total, _ in postings.filter(last__gte=since, last__lt=until):
+        sums[customer][posting] = total or ZERO
+    return sums
+
+
+def _entered(customers: Sequence[UUID], since: datetime, until: datetime) -> dict[tuple[UUID, UUID], Decimal]:
+    """By customer and posting: what entries have taken from these customers, less what they gave back."""
+    sums: dict[tuple[UUID, UUID], Decimal] = defaultdict(lambda: ZERO)
+    used = Entry.objects.filter(
+        _around(since, until),
+        customer_id__in=customers,
+        kind__in=(Entry.Kind.USE, Entry.Kind.USE_RETURNED),
+    ).order_by()
+    for customer, posting, kind, total in used.values_list("customer_id", "posting_id", "kind").annotate(
         total=Sum("amount")
     ):
-        entered[customer, posting] += total if kind == Entry.Kind.USE else -total
-    for key in sorted(recent):
-        if charged[key] != entered[key]:
-            yield Drift(key[0], f"posting {key[1]}", entered[key], charged[key])
+        sums[customer, posting] += total if kind == Entry.Kind.USE else -total
+    return sums
+
+
+def _around(since: datetime, until: datetime) -> Q:
+    return Q(created_at__gte=since - MARGIN, created_at__lt=until + MARGIN)
 
 
 def _page(after: UUID | None) -> dict[UUID, list[Drift]]:

@@ -1,18 +1,20 @@
 """Credits under calls: reserved by the hold, burnt by the settle, freed by whatever else ends a call. On real databases."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from billing import ledger
 from billing.accounts import AccountLoader
 from billing.admission import BillingGate
-from billing.ledger_check import check_ledger, check_postings
+from billing.ledger_check import Drift, check_ledger, check_postings
 from billing.models import Balance, Customer, Entry
 from metering import sweeper
 from metering.models import Hold, UsageCorrection, UsageEvent, Writer
@@ -410,3 +412,62 @@ def test_the_auditor_finds_an_event_whose_charge_is_not_what_was_entered() -> No
     (drift,) = check_postings(*window)
     assert (drift.customer_id, drift.kept, drift.counted) == (customer.pk, 1, Decimal("1.5"))
     assert list(check_postings(NOON + timedelta(minutes=1), NOON + timedelta(minutes=2))) == []
+
+
+def test_the_auditor_compares_a_posting_over_the_edge_of_two_spans_once_and_whole() -> None:
+    """Three calls a customer, half a minute apart, the first two in one posting; spans of a minute, pages of one customer.
+    The edge at 12:01 goes through the posting of those made at 12:00:45 and 12:01:15."""
+    customers = [with_credits("10", name) for name in ("one", "another")]
+    window = NOON, NOON + timedelta(minutes=3)
+
+    async def act(lane: Lane) -> None:
+        gate = BillingGate(AccountLoader().load)
+        for customer in customers:
+            holds = [call(customer, "1") for _ in range(3)]
+            await lane.hold(uuid4(), 1, holds, gate.hold(holds))
+            events = [
+                an_event(hold, timedelta(seconds=seconds), charge_total=Decimal(1), on_credit=True)
+                for hold, seconds in zip(holds, (45, 75, 105), strict=True)
+            ]
+            for batch in (events[:2], events[2:]):
+                await lane.settle(uuid4(), 1, batch, gate.settle(batch))
+
+    lane_does(act)
+
+    def compared() -> list[Drift]:
+        return list(check_postings(*window, span=timedelta(minutes=1), page=1))
+
+    assert UsageEvent.objects.values("posting_id").distinct().count() == 2 * 2
+    assert compared() == []
+    UsageEvent.objects.update(charge_total=3)
+    drifts = compared()
+    assert sorted((drift.kept, drift.counted) for drift in drifts) == [(1, 3), (1, 3), (2, 6), (2, 6)]
+    assert {drift.customer_id for drift in drifts} == {customer.pk for customer in customers}
+
+
+def test_the_auditor_of_postings_reads_of_the_ledger_what_these_customers_had_at_that_time() -> None:
+    customer = with_credits("10")
+    hold = call(customer, "1")
+
+    async def act(lane: Lane) -> None:
+        gate = BillingGate(AccountLoader().load)
+        event = comes_to(hold, "1")
+        await lane.hold(uuid4(), 1, [hold], gate.hold([hold]))
+        await lane.settle(uuid4(), 1, [event], gate.settle([event]))
+
+    lane_does(act)
+    with CaptureQueriesContext(connection) as done:
+        assert list(check_postings(NOON, NOON + timedelta(minutes=1))) == []
+    plans = [plan_of(query["sql"]) for query in done if 'FROM "billing_entries"' in query["sql"]]
+    assert plans
+    for plan in plans:
+        assert re.search(r"billing_entries_by_time.*customer_id ?=.*created_at ?>", plan, re.DOTALL), plan
+
+
+def plan_of(sql: str) -> str:
+    explain = "explain query plan " if connection.vendor == "sqlite" else "explain "
+    with transaction.atomic(), connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("set local enable_seqscan = off")  # a table of one page is read as a whole
+        cursor.execute(explain + sql)
+        return "\n".join(str(row) for row in cursor.fetchall())
