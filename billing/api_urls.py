@@ -10,6 +10,7 @@ from billing.credits_api import BalanceView, CreditsView, RefundView
 from billing.customers_api import CustomersView, CustomerView, KeysView, KeyView, SubscriptionsView
 from billing.plans_api import PlansView, PlanView
 from billing.quotas_api import CustomerUsageView, QuotaView
+from billing.top_up_api import TopUpView
 
 urlpatterns = [
     path("customers", CustomersView.as_view(), name="api-customers"),
@@ -27,6 +28,7 @@ urlpatterns = [
         AlertThresholdsView.as_view(),
         name="api-alert-thresholds",
     ),
+    path("customers/<str:customer>/top-up", TopUpView.as_view(), name="api-top-up"),
     path("usage/check", CheckView.as_view(), name="api-usage-check"),
     path("usage/<str:customer>", CustomerUsageView.as_view(), name="api-customer-usage"),
     path("usage/<str:customer>/quotas/<str:feature>", QuotaView.as_view(), name="api-quota"),

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 from celery import shared_task
 
-from billing import alerts, ledger
+from billing import alerts, ledger, top_up
 from billing.ledger_check import check_ledger, check_postings
+from billing.payments import current_payments
 from pricing import clock
 from pricing.models import ClockOffset
 
@@ -44,3 +45,11 @@ def raise_alerts() -> int:
     made = alerts.raise_due(clock.now())
     alerts.send_mails(clock.now())
     return made
+
+
+@shared_task(name="billing.top_up", ignore_result=True)
+def top_up_credits() -> int:
+    """Buy credits for customers whose rule says so; how many purchases were paid. Nothing without a way to take money."""
+    clock.set_offset(ClockOffset.read())
+    payments = current_payments()
+    return top_up.top_up_due(payments, clock.now()) if payments is not None else 0

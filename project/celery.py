@@ -18,6 +18,7 @@ VACUUM_S = 5
 RATE_UNPRICED_S = 30
 EXPIRE_CREDITS_S = 10
 ALERTS_S = 5
+TOP_UP_S = 10
 
 
 def _every(task: str, seconds: int) -> dict[str, Any]:
@@ -36,6 +37,7 @@ app.conf.beat_schedule = {
     "rate what had no price": _every("metering.rate_unpriced", RATE_UNPRICED_S),
     "expire credits": _every("billing.expire_credits", EXPIRE_CREDITS_S),
     "say which thresholds were reached": _every("billing.alerts", ALERTS_S),
+    "buy credits that have run low": _every("billing.top_up", TOP_UP_S),
     "vacuum the hot tables": _every("metering.vacuum", VACUUM_S),
     "make partitions ahead": _at("metering.partitions", crontab(hour=0, minute=10)),
     "compare our rates with the price catalogues": _at("pricing.sync_prices", crontab(hour=3, minute=30)),

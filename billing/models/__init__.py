@@ -7,6 +7,7 @@ from billing.models.ledger import Account, Balance, Entry, Grant, GrantUse
 from billing.models.limits import Budget, QuotaOverride
 from billing.models.plans import Plan, PlanFeature, PlanVersion, VersionPublished
 from billing.models.subscriptions import Subscription
+from billing.models.top_ups import TopUp, TopUpRule
 
 __all__ = [
     "Account",
@@ -28,5 +29,7 @@ __all__ = [
     "QuotaOverride",
     "Subject",
     "Subscription",
+    "TopUp",
+    "TopUpRule",
     "VersionPublished",
 ]

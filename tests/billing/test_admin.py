@@ -37,7 +37,7 @@ def shown_secret(html: str) -> str:
     "table",
     [
         "customer", "apikey", "operatortoken", "membership", "plan", "planversion", "subscription", "quotaoverride", "budget",
-        "alert", "alertthreshold", "outboxmessage",
+        "alert", "alertthreshold", "outboxmessage", "topuprule", "topup",
     ],
 )  # fmt: skip
 def test_every_list_and_its_search_open(operator: Client, table: str) -> None:
