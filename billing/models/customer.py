@@ -11,6 +11,7 @@ from django.db import models
 
 from billing import periods
 from metering.ids import uuid7
+from metering.models import DailyUsage
 from pricing import clock
 
 # Words that stand in a path where a customer may stand, so no customer can be called so.
@@ -112,8 +113,10 @@ class Customer(models.Model):
 
     @property
     def has_money(self) -> bool:
-        """Whether money is kept or agreed upon in its currency: a balance, a subscription, a budget."""
-        return hasattr(self, "balance") or self.subscriptions.exists() or self.budgets.exists()
+        """Whether money is kept or agreed upon in its currency: a balance, a subscription, a budget, or usage, of which a day
+        is one sum."""
+        agreed = hasattr(self, "balance") or self.subscriptions.exists() or self.budgets.exists()
+        return agreed or DailyUsage.objects.filter(customer_id=self.pk).exists()
 
     def month_of(self, at: datetime) -> periods.Period:
         """The period of `at` while it has no subscription."""

@@ -11,7 +11,7 @@ from billing import keys
 from billing.models import ApiKey, Budget, Customer, OperatorToken
 from billing.subscriptions import subscribe
 from pricing import clock
-from tests.billing.rows import key_of, payer
+from tests.billing.rows import key_of, payer, used
 
 pytestmark = pytest.mark.django_db
 
@@ -124,6 +124,16 @@ def test_the_currency_of_a_customer_stands_once_money_is_in_it(operator: Client)
     assert 'name="currency"' in operator.get(page).content.decode()
     subscribe(customer, "free", clock.now())
     assert 'name="currency"' not in operator.get(page).content.decode()
+    customer.currency = "EUR"
+    with pytest.raises(ValidationError, match="stays USD"):
+        customer.full_clean()
+
+
+def test_the_currency_of_a_customer_stands_once_it_has_used_anything(operator: Client) -> None:
+    """A day of usage is one sum, which cannot be in two currencies."""
+    customer, _ = payer()
+    used(customer, clock.now().date(), charge="1")
+    assert 'name="currency"' not in operator.get(f"{BILLING}/customer/{customer.pk}/change/").content.decode()
     customer.currency = "EUR"
     with pytest.raises(ValidationError, match="stays USD"):
         customer.full_clean()
