@@ -13,11 +13,13 @@ from uuid import uuid4
 
 import pytest
 from django.db import connections
+from django.db.models import Sum
 
 from billing import ledger
 from billing.ledger_check import check_ledger
 from billing.ledger_sql import BOOKS, HOLD
 from billing.models import Balance, Customer
+from metering.models import UsageCorrection
 from metering.store.base import BadRow, Lane
 from metering.wiring import current_store
 from pricing import clock
@@ -54,9 +56,9 @@ class Fray:
             a_hold(self.customer.pk, datetime.now(UTC), amount=Decimal(one)) for one in ("0.25", "0.5", "1")
         ]
         admitted = (await lane.hold(uuid4(), 1, holds, HOLD)).admitted
-        charges = (Decimal("0.1"), Decimal(0), Decimal("0.000001"))
+        charges, posting = (Decimal("0.1"), Decimal(0), Decimal("0.000001")), uuid4()
         events = [
-            an_event(hold, charge_total=charge)
+            an_event(hold, charge_total=charge, posting_id=posting)
             for hold, charge in zip(holds, charges, strict=True)
             if hold.id in admitted
         ]
@@ -94,4 +96,6 @@ def test_many_hands_on_a_balance_near_its_end_are_refused_nothing_that_fits() ->
     assert fray.refused == []
     assert list(check_ledger()) == []
     row = Balance.objects.get(customer=customer)
+    corrections = UsageCorrection.objects.aggregate(total=Sum("charge_total"))["total"]
+    assert row.consumed > corrections, "settled calls were charged, and not late ones alone"
     assert row.held == 0 and row.written_off > 0, "it was near its end"
