@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -57,10 +57,12 @@ def corrected(store: Store, *rows: EventRow) -> set[UUID]:
     return asyncio.run(write())
 
 
-def a_correction(event: EventRow, revision: int = 1, *, missing: Any = None, **changes: Any) -> Amendment:
+def a_correction(
+    event: EventRow, revision: int = 1, *, missing: Any = None, at: datetime = LATER, **changes: Any
+) -> Amendment:
     """The amendment that gives `event` these values, if it was corrected `revision` - 1 times."""
     new = msgspec.structs.replace(event, **changes)
-    row = correction(event, new, revision=revision, at=LATER, reason="test", columns=PRICED_COLUMNS)
+    row = correction(event, new, revision=revision, at=at, reason="test", columns=PRICED_COLUMNS)
     return Amendment(
         customer_id=event.customer_id, event_id=event.id, created_at=event.created_at, occurred_at=event.occurred_at,
         provider=event.provider, model=event.model, missing=missing, revision=revision - 1, corrections=(row,), card_version=7,
