@@ -37,6 +37,7 @@ FRESH_S = 3.0
 STALE_S = 4.5
 UNKNOWN_FRESH_S = 1.0
 LOAD_S_MAX = 4.0
+FREE_S_MAX = 2.0
 RETRY_AFTER_FAILURE_S = 1.0
 KNOWN_MAX = 10_000
 UNKNOWN_MAX = 1_000
@@ -137,7 +138,8 @@ class BillingGate:
         if self._free is None:
             return None
         try:
-            return await self._free(account.customer_id)
+            async with asyncio.timeout(FREE_S_MAX):
+                return await self._free(account.customer_id)
         except Exception as error:  # noqa: BLE001  (whatever the driver raises, the call gets an answer)
             log.warning("credits cannot be read: %s: %s", type(error).__name__, error)
             return None

@@ -32,6 +32,7 @@ from metering.ids import uuid7
 from metering.inflate import READABLE_ENCODINGS
 from metering.loop_thread import LoopThread
 from metering.meter import Meter, request_id_of
+from metering.middleware import headers_of_length
 from metering.problem import Refusal, problem_response
 from metering.record_usage import SCOPE_KEY
 from metering.routes import Route
@@ -200,6 +201,7 @@ def _mark(request: HttpRequest, call: Call) -> None:
         scope[SCOPE_KEY] = call
     if call.body is not None:
         _replace_body(request, call.body)
+        call.body = None
     _accept_readable_only(request)
 
 
@@ -208,6 +210,9 @@ def _replace_body(request: HttpRequest, body: bytes) -> None:
     request._body = body  # where Django keeps what it has read
     request._stream = BytesIO(body)
     request.META["CONTENT_LENGTH"] = str(len(body))
+    scope = getattr(request, "scope", None)
+    if scope is not None:
+        scope["headers"] = headers_of_length(scope["headers"], len(body))
     for made in ("_post", "_files", "headers"):
         request.__dict__.pop(made, None)
 

@@ -43,7 +43,7 @@ log = logging.getLogger("metering.meter")
 
 NOTHING = Usage(buckets={}, source="none")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
-CAPS_MAX = 3  # attempts to let a call out with less, before it is refused
+CAPS_MAX = 5  # attempts to let a call out with less, before it is refused
 Headers = Iterable[tuple[bytes, bytes]]
 
 

@@ -68,13 +68,15 @@ class MeteringMiddleware:
         )
         if isinstance(call, Refusal):
             return await self._refuse(call.with_headers(account.rate_headers), route, scope, send)
+        length = None
         if call.body is not None:
-            replay = [{"type": "http.request", "body": call.body, "more_body": False}]
+            replay, length = [{"type": "http.request", "body": call.body, "more_body": False}], len(call.body)
+            call.body = None
         response = MeteredResponse(self.meter, call, receive, send, replay, request_complete=whole)
         del request, body, replay  # megabytes, which would live as long as the answer streams
         self._in_flight.add(response)
         try:
-            await response.run(self.app, _metered_scope(scope, response))
+            await response.run(self.app, _metered_scope(scope, response, length))
         finally:
             self._in_flight.discard(response)
 
@@ -175,14 +177,15 @@ async def read_ahead(receive: Receive, bytes_max: int) -> tuple[bytes | None, li
     return (body if size <= bytes_max else None), messages, True
 
 
-def _metered_scope(scope: Scope, response: MeteredResponse) -> Scope:
+def _metered_scope(scope: Scope, response: MeteredResponse, length: int | None) -> Scope:
+    """The scope as the application sees it; `length` of a body that is another one than came in."""
     metered = dict(scope)
     metered[SCOPE_KEY] = response.call
     metered["headers"] = [
         _readable_only(pair) if pair[0] == b"accept-encoding" else pair for pair in scope["headers"]
     ]
-    if response.call.body is not None:
-        metered["headers"] = _headers_of_length(metered["headers"], len(response.call.body))
+    if length is not None:
+        metered["headers"] = headers_of_length(metered["headers"], length)
     extensions = scope.get("extensions")
     if extensions and any(name in extensions for name in UNSEEN_EXTENSIONS):
         metered["extensions"] = {
@@ -191,7 +194,7 @@ def _metered_scope(scope: Scope, response: MeteredResponse) -> Scope:
     return metered
 
 
-def _headers_of_length(headers: Any, length: int) -> list[tuple[bytes, bytes]]:
+def headers_of_length(headers: Any, length: int) -> list[tuple[bytes, bytes]]:
     """The headers of a body that has another length now."""
     others = [pair for pair in headers if pair[0] not in (b"content-length", b"transfer-encoding")]
     return [*others, (b"content-length", b"%d" % length)]

@@ -123,7 +123,7 @@ class Scales:
         return self._card.card.rates == 0 and self._card.loaded_at is None
 
     def _capped(self, request: Request, room: Room) -> Capped | None:
-        least = least_of(request.route.wire_format)
+        least = least_of(request.body, request.route.wire_format)
         low, more = (self._limited(request, least + one) for one in (0, 1))
         whole = hold_bound(request.body, request.route.wire_format, request.facts).tokens_output
         if low is None or more is None or whole is None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from metering.max_tokens import lowered
+from metering.max_tokens import least_of, lowered
 
 TEXT = [{"role": "user", "content": "Grüße  \u00e9"}]
 values = st.recursive(
@@ -35,6 +35,10 @@ values = st.recursive(
         ),
         ("gemini_generate", "google", {"generation_config": {}}, {"generation_config": {"max_output_tokens": 7}}),
         ("bedrock_converse", "amazon", {"inferenceConfig": {"maxTokens": 100}}, {"inferenceConfig": {"maxTokens": 7}}),
+        ("perplexity_responses", "perplexity", {}, {"max_output_tokens": 7}),
+        ("mistral_conversations", "mistral", {}, {"completion_args": {"max_tokens": 7}}),
+        ("google_interactions", "google", {}, {"generation_config": {"max_output_tokens": 7}}),
+        ("bedrock_invoke", "amazon", {"max_gen_len": 100}, {"max_gen_len": 7}),
         ("anthropic_messages", "anthropic", {"max_tokens": 100, "thinking": {"type": "enabled", "budget_tokens": 6}}, {"max_tokens": 7, "thinking": {"type": "enabled", "budget_tokens": 6}}),
     ],
 )  # fmt: skip
@@ -57,6 +61,8 @@ def test_the_limit_stands_where_the_format_has_it(
         ("openai_chat", b"\xff"),
         ("gemini_generate", b'{"generationConfig":5}'),
         ("anthropic_messages", b'{"max_tokens":100,"thinking":{"budget_tokens":7}}'),
+        ("bedrock_converse", b'{"additionalModelRequestFields":{"thinking":{"budget_tokens":7}}}'),
+        ("bedrock_invoke", b'{"textGenerationConfig":{"maxTokenCount":100}}'),
     ],
 )
 def test_what_cannot_be_limited_is_left_alone(wire_format: str, body: bytes) -> None:
@@ -73,3 +79,18 @@ def test_everything_else_is_as_it_was(others: dict[str, Any], most: int) -> None
     assert changed is not None
     assert json.loads(changed) == others | {"max_tokens": most}
     assert list(json.loads(changed)) == list(others | {"max_tokens": most})
+
+
+@pytest.mark.parametrize(
+    ("wire_format", "body", "least"),
+    [
+        ("openai_chat", b"{}", 1),
+        ("openai_responses", b"{}", 16),
+        ("anthropic_messages", b'{"thinking":{"type":"enabled","budget_tokens":1024}}', 1025),
+        ("anthropic_messages", b'{"thinking":{"type":"disabled"}}', 1),
+        ("bedrock_converse", b'{"additionalModelRequestFields":{"thinking":{"budget_tokens":2000}}}', 2001),
+        ("openai_chat", b"[", 1),
+    ],
+)
+def test_the_least_is_what_a_provider_takes(wire_format: str, body: bytes, least: int) -> None:
+    assert least_of(body, wire_format) == least
