@@ -53,9 +53,10 @@ def _django_app() -> Any:
     return get_asgi_application()
 
 
-def _metered(app: Any) -> Any:
-    """`app` behind the middleware, both phases durable on the benchmark's PostgreSQL, 100 customers."""
-    from benchmarks.gate import KeyedGate
+def _metered(app: Any, *, spending: bool = False) -> Any:
+    """`app` behind the middleware, both phases durable on the benchmark's PostgreSQL, 100 customers; `spending`: each call
+    reserves credits and fits under limits."""
+    from benchmarks.gate import KeyedGate, SpendingGate
     from benchmarks.prices import bench_card
     from metering.meter import Meter
     from metering.metrics import observe_settled
@@ -66,7 +67,7 @@ def _metered(app: Any) -> Any:
     from pricing import clock
     from pricing.pricelist import CurrentCard
 
-    gate = KeyedGate(
+    gate = (SpendingGate if spending else KeyedGate)(
         {hashlib.sha256(f"tg_bench_{n}".encode()).hexdigest(): UUID(int=n + 1) for n in range(CUSTOMERS)}
     )
     card = CurrentCard()
@@ -83,7 +84,9 @@ def __getattr__(name: str) -> Any:
     made: dict[str, Callable[[], Any]] = {
         "django": _django_app,
         "bare_metered": lambda: _metered(bare),
+        "bare_spending": lambda: _metered(bare, spending=True),
         "django_metered": lambda: _metered(_django_app()),
+        "django_spending": lambda: _metered(_django_app(), spending=True),
     }
     if name not in made:
         raise AttributeError(name)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from benchmarks.database import bare_commit_loop
 from benchmarks.figures import Figure, median
+from benchmarks.ledger import give
 from benchmarks.servers import ROOT, conninfo, postgresql, web
 
 ROUNDS, SECONDS = 5, 4.0
@@ -24,6 +25,19 @@ def measure() -> Iterator[Figure]:
         yield from _django(env)
         yield from _bare(env, bare_commit_loop(url, batch=64, seconds=SECONDS))
         yield from _stream(env)
+        give(url)
+        yield from _spending(env)
+
+
+def _spending(env: dict[str, str]) -> Iterator[Figure]:
+    """Every call reserves credits and fits under a quota, a budget and a limit of calls at once."""
+    _, _, metered = _side_by_side("bare", env, connections=128, kind="spending")
+    rate = median([m["rate"] for m in metered])
+    yield Figure(
+        "http bare with credits and limits, both phases durable", rate, "calls/s (goal of 4,000 reported)"
+    )
+    ratios, _, _ = _side_by_side("django", env, connections=32, kind="spending")
+    yield Figure("http django with credits and limits / unmetered", median(ratios), "ratio", goal=0.88)
 
 
 def _django(env: dict[str, str]) -> Iterator[Figure]:
@@ -67,11 +81,12 @@ def _side_by_side(
     rounds: int = ROUNDS,
     seconds: float = SECONDS,
     stream: bool = False,
+    kind: str = "metered",
 ) -> tuple[list[float], list[dict[str, float]], list[dict[str, float]]]:
     """Both servers up, loaded in turn: the ratios of neighbouring rounds, and the rounds."""
     with (
         web(f"benchmarks.apps:{app}", env) as plain_url,
-        web(f"benchmarks.apps:{app}_metered", env) as metered_url,
+        web(f"benchmarks.apps:{app}_{kind}", env) as metered_url,
     ):
         for url in (plain_url, metered_url):
             _load(url, connections, 1.0, stream)

@@ -1,4 +1,4 @@
-"""What credits cost: both phases through the recorder's two lanes, with and without balances, over many customers and on one.
+"""What credits and limits cost: both phases through the recorder's two lanes, with and without balances, over many customers and on one.
 
 What it does not show: HTTP, and several processes at once.
 """
@@ -17,9 +17,11 @@ import psycopg
 
 from benchmarks.database import CUSTOMERS, events_of, hold_of, truncate
 from benchmarks.figures import Figure, median
+from benchmarks.gate import LIMITS
 from benchmarks.servers import ROOT, conninfo, postgresql
 from billing.ledger_sql import BOOKS, HOLD as RESERVE
 from metering.gate import Contribution
+from metering.limits import Limit
 from metering.store.postgres import PostgresStore
 
 BATCH, BATCHES, ROUNDS = 64, 150, 5
@@ -43,7 +45,7 @@ def measure() -> Iterator[Figure]:
     with postgresql() as url:
         _calls(url, CUSTOMERS, None)
         unused = [(_calls(url, CUSTOMERS, None), _calls(url, CUSTOMERS, BOOKS)) for _ in range(ROUNDS)]
-        _give(url)
+        give(url)
         used = [
             (
                 _calls(url, CUSTOMERS, None),
@@ -52,7 +54,26 @@ def measure() -> Iterator[Figure]:
             )
             for _ in range(ROUNDS)
         ]
+        limited = [
+            (
+                _calls(url, CUSTOMERS, None),
+                _calls(url, CUSTOMERS, None, limits=LIMITS),
+                _calls(url, CUSTOMERS[:1], None, limits=LIMITS),
+            )
+            for _ in range(ROUNDS)
+        ]
         _check(url)
+    yield Figure(
+        "limits: one hot customer / many customers",
+        median([hot / many for _, many, hot in limited]),
+        "ratio",
+        goal=0.80,
+    )
+    yield Figure(
+        "limits: a quota, a budget and calls at once each / none",
+        median([many / plain for plain, many, _ in limited]),
+        "ratio",
+    )
     yield Figure(
         "credits: one hot customer / many customers",
         median([hot / many for _, many, hot in used]),
@@ -77,7 +98,7 @@ def measure() -> Iterator[Figure]:
     )
 
 
-def _give(url: str) -> None:
+def give(url: str) -> None:
     """Credits for every customer."""
     subprocess.run(
         [sys.executable, "-c", _GIVE], cwd=ROOT, check=True,
@@ -86,7 +107,11 @@ def _give(url: str) -> None:
 
 
 def _calls(
-    url: str, customers: list[UUID], books: Contribution | None, amount: Decimal = Decimal(0)
+    url: str,
+    customers: list[UUID],
+    books: Contribution | None,
+    amount: Decimal = Decimal(0),
+    limits: tuple[Limit, ...] = (),
 ) -> float:
     """Calls a second, held and settled batch by batch."""
 
@@ -104,7 +129,10 @@ def _calls(
             postings: dict[UUID, UUID] = {}
             for event in events:
                 event.posting_id = postings.setdefault(event.customer_id, event.id)
-            holds = [msgspec.structs.replace(hold_of(event), amount=amount) for event in events]
+            holds = [
+                msgspec.structs.replace(hold_of(event), amount=amount, limits=limits, tokens_most=300)
+                for event in events
+            ]
             began = time.perf_counter()
             held = await holding.hold(holder, number, holds, RESERVE if amount else None)
             await settling.settle(settler, number, events, books)
