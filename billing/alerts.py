@@ -148,7 +148,7 @@ def _subject(standing: Standing, threshold: Threshold) -> str:
 
 
 def _text(standing: Standing, threshold: Threshold, when: datetime | None) -> str:
-    unit = f" {standing.unit}" if standing.unit else ""
+    unit = f" {standing.unit}" if standing.subject != "allowance" else ""  # its title says what is counted
     lines = [
         f"{standing.title}: {standing.used.normalize():f} of {standing.limit.normalize():f}{unit} is used (threshold: {threshold}).",
     ]

@@ -11,6 +11,7 @@ import msgspec
 from django.db.models import Sum
 
 from billing import periods
+from billing.features import FEATURES
 from billing.limit_rules import TOKENS, Reset, window
 from billing.models import Balance, Budget, Customer, PlanFeature, QuotaOverride, Subscription
 from billing.periods import Period
@@ -179,9 +180,10 @@ def _of_allowance(customer: Customer, said: Any, billing: Period, used: _Used, a
         amount = Decimal(sum(one.tokens for one in features.values()))
     else:
         amount = features[said.feature].quantity
-    title = getattr(said, "display_name", "") or said.feature
+    known = FEATURES.get(said.feature)
+    title = getattr(said, "display_name", "") or (known.display_name if known else said.feature)
     return Standing(
-        customer, "allowance", said.feature, title, getattr(said, "unit", ""), amount, said.included, period.start, period.end,
+        customer, "allowance", said.feature, title, getattr(said, "unit", "") or (known.unit if known else ""), amount, said.included, period.start, period.end,
         is_soft_allowance=not said.hard,
     )  # fmt: skip
 

@@ -45,17 +45,22 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
         """The limit of one of those whom it holds for one by one."""
         return msgspec.structs.replace(self, user_id=user_id, each_user=False)
 
+    @property
+    def amount(self) -> str:
+        """How much it is, for people: without the zeros that a database adds."""
+        return f"{self.most.normalize():,f}"
+
     def refusal(self, at: datetime) -> Refusal:
         """What a call is told at the instant `at` that does not fit."""
         if self.until is None:
-            return rate_limited(AT_ONCE_RETRY_S, f"The limit is {self.most:,f} {self.title} at once.")
+            return rate_limited(AT_ONCE_RETRY_S, f"The limit is {self.amount} {self.title} at once.")
         until = f"it resets at {self.until:%Y-%m-%dT%H:%M:%SZ}."
         if self.code == "quota_exceeded":
             return self.without_bound(
-                at, f"This call does not fit into the quota of {self.most:,f} {self.title}; {until}"
+                at, f"This call does not fit into the quota of {self.amount} {self.title}; {until}"
             )
         return self.without_bound(
-            at, f"This call does not fit into the budget of {self.most:,f} {self.title}; {until}"
+            at, f"This call does not fit into the budget of {self.amount} {self.title}; {until}"
         )
 
     def without_bound(self, at: datetime, detail: str) -> Refusal:

@@ -67,7 +67,7 @@ def test_each_threshold_of_an_allowance_fires_once(customer: Customer) -> None:
     assert found[6:10] == [[], ["80%"], ["80%", "90%"], ["100%", "80%", "90%"]]  # after 7, 8, 9 and 10 calls
     assert found[-1] == found[9]
     assert [message.subject for message in mail.outbox] == [
-        "api_calls: 80% used, you are approaching your limit", "api_calls: 90% used, you are approaching your limit", "api_calls: all is used",
+        "API calls: 80% used, you are approaching your limit", "API calls: 90% used, you are approaching your limit", "API calls: all is used",
     ]  # fmt: skip
     assert mail.outbox[0].to == ["billing@payer.example"]
     assert "8 of 10 is used" in str(mail.outbox[0].body)
@@ -78,7 +78,7 @@ def test_thresholds_passed_at_once_are_three_messages_and_one_e_mail(customer: C
     calls(customer, 2)
     raise_alerts()
     assert OutboxMessage.objects.count() == 3
-    assert [message.subject for message in mail.outbox] == ["api_calls: all is used"]
+    assert [message.subject for message in mail.outbox] == ["API calls: all is used"]
     payload = OutboxMessage.objects.order_by("created_at").last().payload  # type: ignore[union-attr]
     assert (payload["subject"], payload["used"], payload["limit"], payload["customer"]) == (
         "allowance",

@@ -456,3 +456,4 @@ def test_a_refusal_says_when_to_come_again(
         retry_after_s,
         retryable,
     )
+    assert " 5 API calls" in refusal.detail or " 2 API calls" in refusal.detail
