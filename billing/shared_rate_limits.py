@@ -157,9 +157,8 @@ class SharedRateLimits:
             self._was_tried, self._connecting = True, None
 
     def _send_soon(self) -> None:
-        if (
-            self._sending is None
-        ):  # the task begins in the next turn of the loop, when all calls of this one are here
+        # The task begins in the next turn of the loop, when all calls of this one are here.
+        if self._sending is None:
             self._sending = asyncio.create_task(self._send_all())
 
     async def _send_all(self) -> None:

@@ -155,6 +155,26 @@ async def test_calls_of_one_turn_are_answered_by_one_script_call(server: LocalSe
     await gate.shared.close()
 
 
+async def test_calls_that_come_while_redis_is_asked_are_answered_together_after_it(
+    server: LocalServer,
+) -> None:
+    books, gate = Books(server), Process(server.url, requests_per_minute=1000)
+    await gate.admits()
+    before = books.questions()
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        waiting = []
+        for _ in range(10):
+            waiting.append(asyncio.create_task(gate.admits()))
+            for _ in range(3):  # turns of the loop: the first one's question is on its way
+                await asyncio.sleep(0)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    assert all(await asyncio.gather(*waiting))
+    assert books.questions() == before + 2, "the first, and the nine others"
+    await gate.shared.close()
+
+
 async def test_a_call_without_a_limit_asks_nobody() -> None:
     gate = Process("redis://127.0.0.1:1")
     assert await gate.admits()
