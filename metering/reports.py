@@ -67,11 +67,7 @@ def usage_by_feature(
     customer_id: UUID, start: datetime, end: datetime, *, by_period: bool
 ) -> dict[str, FeatureUsage]:
     """Usage of [start, end) by feature: of the billing period that is these, or of whole UTC days."""
-    rows = DailyUsage.objects.filter(customer_id=customer_id)
-    if by_period:
-        rows = rows.filter(period_start=start)
-    else:
-        rows = rows.filter(day__gte=start.date(), day__lt=end.date())
+    rows = _rows_of(customer_id, start, end, by_period=by_period)
     holds = Hold.objects.filter(customer_id=customer_id, created_at__gte=start, created_at__lt=end)
     in_flight: dict[str, int] = dict(holds.values_list("feature").annotate(Count("id")).order_by())
     used = {row.group: row for row in _grouped(rows, "feature") if isinstance(row.group, str)}
@@ -89,16 +85,7 @@ def spent(
     customer_id: UUID, start: datetime, end: datetime, *, by_period: bool, api_key_id: UUID | None = None, user_id: str = "",
 ) -> tuple[Decimal, int]:  # fmt: skip
     """Charge and tokens of [start, end): of the customer, of one of its keys, or of one end user."""
-    rows: Any = (DailyUserUsage if user_id else DailyUsage).objects.filter(customer_id=customer_id)
-    rows = (
-        rows.filter(period_start=start)
-        if by_period
-        else rows.filter(day__gte=start.date(), day__lt=end.date())
-    )
-    if user_id:
-        rows = rows.filter(user_id=user_id)
-    elif api_key_id is not None:
-        rows = rows.filter(api_key_id=api_key_id)
+    rows = _rows_of(customer_id, start, end, by_period=by_period, api_key_id=api_key_id, user_id=user_id)
     found = rows.aggregate(charge=Sum("charge_total"), tokens=Sum("tokens_total"))
     return found["charge"] or Decimal(0), found["tokens"] or 0
 
@@ -122,19 +109,26 @@ def room_under(customer_id: UUID, limit: Limit) -> Decimal:
 
 
 def _used_under(customer_id: UUID, limit: Limit, since: datetime, until: datetime) -> Decimal:
-    rows: Any = (DailyUserUsage if limit.user_id else DailyUsage).objects.filter(customer_id=customer_id)
-    if limit.by_period:
-        rows = rows.filter(period_start=since)
-    else:
-        rows = rows.filter(day__gte=since.date(), day__lt=until.date())
-    scope = (
-        {"user_id": limit.user_id}
-        if limit.user_id
-        else {"feature": limit.feature, "api_key_id": limit.api_key_id}
-    )
-    rows = rows.filter(**{name: value for name, value in scope.items() if value})
+    rows = _rows_of(
+        customer_id, since, until, by_period=limit.by_period, feature=limit.feature, api_key_id=limit.api_key_id,
+        user_id=limit.user_id,
+    )  # fmt: skip
     column = {"tokens": "tokens_total", "charge": "charge_total"}.get(limit.measure, "quantity")
     return Decimal(rows.aggregate(used=Sum(column))["used"] or 0)
+
+
+def _rows_of(
+    customer_id: UUID, start: datetime, end: datetime, *, by_period: bool, feature: str = "", api_key_id: UUID | None = None,
+    user_id: str = "",
+) -> Any:  # fmt: skip
+    """Rows of [start, end): of the billing period that is these, or of whole UTC days; an end user's are kept by themselves."""
+    rows: Any = (DailyUserUsage if user_id else DailyUsage).objects.filter(customer_id=customer_id)
+    if by_period:
+        rows = rows.filter(period_start=start)
+    else:
+        rows = rows.filter(day__gte=start.date(), day__lt=end.date())
+    scope = {"user_id": user_id} if user_id else {"feature": feature, "api_key_id": api_key_id}
+    return rows.filter(**{name: value for name, value in scope.items() if value})
 
 
 def totals(rows: Iterable[UsageRow]) -> UsageRow:

@@ -3,31 +3,15 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model
-from django.http import HttpRequest
 
 from billing.admin.customers import ModelAdmin
+from billing.admin.ledger import ToLookAt
 from billing.models import Alert, AlertThreshold, OutboxMessage
 
 
-class LookedAt(ModelAdmin):
-    """Rows that are made by sweeps, and not by hand."""
-
-    list_select_related = ("customer",)
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-
 @admin.register(Alert)
-class AlertAdmin(LookedAt):
+class AlertAdmin(ToLookAt):
+    list_select_related = ("customer",)
     list_display: Any = (
         "created_at",
         "customer",
@@ -43,7 +27,8 @@ class AlertAdmin(LookedAt):
 
 
 @admin.register(OutboxMessage)
-class OutboxMessageAdmin(LookedAt):
+class OutboxMessageAdmin(ToLookAt):
+    list_select_related = ("customer",)
     list_display: Any = ("created_at", "customer", "kind", "mail_to", "mailed_at", "mail_tries", "mail_error")
     list_filter = ("kind",)
     search_fields = ("customer__name", "customer__external_id", "mail_to")

@@ -23,7 +23,7 @@ else:
 
 
 class ToLookAt(ModelAdmin):
-    """Rows that only the ledger writes."""
+    """Rows that the ledger or a job writes, and nobody by hand."""
 
     list_per_page = 50
     show_full_result_count = False

@@ -4,8 +4,8 @@ from typing import Any
 
 from django.contrib import admin
 
-from billing.admin.alerts import LookedAt
 from billing.admin.customers import ModelAdmin
+from billing.admin.ledger import ToLookAt
 from billing.models import TopUp, TopUpRule
 
 
@@ -19,7 +19,8 @@ class TopUpRuleAdmin(ModelAdmin):
 
 
 @admin.register(TopUp)
-class TopUpAdmin(LookedAt):
+class TopUpAdmin(ToLookAt):
+    list_select_related = ("customer",)
     list_display: Any = ("created_at", "customer", "amount", "currency", "state", "reference", "finished_at")
     list_filter = ("state",)
     search_fields = ("customer__name", "customer__external_id", "reference")
