@@ -88,6 +88,7 @@ def late_settlement(
     return Amendment(
         customer_id=swept.customer_id, event_id=swept.id, created_at=swept.created_at, occurred_at=truth.occurred_at,
         provider=truth.provider, model=truth.model, missing=truth.missing, revision=revision, key=key,
+        on_credit=swept.posting_id is not None,
         corrections=(
             _row(now, {}, taken_back, revision=revision + 1, at=at, reason=LATE_SETTLEMENT),
             _row(booked, said, sums_of(truth), revision=revision + 2, at=at, reason=LATE_SETTLEMENT),

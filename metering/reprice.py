@@ -24,7 +24,7 @@ _DECISIVE = (*AMOUNTS, "pricing_status", "currency")
 _NEVER_ASKED = frozenset(
     {
         *("raw_usage", "metadata", "tags", "endpoint", "method", "task_type", "execution_time", "latency"),
-        *("api_key_hash", "user_id", "idempotency_key", "posting_id"),
+        *("api_key_hash", "user_id", "idempotency_key"),
     }
 )
 COLUMNS_ASKED = tuple(name for name in EVENT_COLUMNS if name not in _NEVER_ASKED)
@@ -89,6 +89,7 @@ def amendment(
     )
     return Amendment(
         customer_id=event.customer_id, event_id=event.id, created_at=event.created_at, occurred_at=now.occurred_at,
-        provider=now.provider, model=now.model, missing=repriced.missing, revision=revision, corrections=(made,) if repriced.differs else (),
-        card_version=card_version, key=key if repriced.differs else None,
+        provider=now.provider, model=now.model, missing=repriced.missing, revision=revision,
+        on_credit=event.posting_id is not None, corrections=(made,) if repriced.differs else (), card_version=card_version,
+        key=key if repriced.differs else None,
     )  # fmt: skip

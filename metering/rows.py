@@ -173,6 +173,7 @@ class Amendment(msgspec.Struct, gc=False):
         dict[str, list[str]] | None
     )  # what a rate could still price; None: the event is taken off the list
     revision: int  # that the event had when it was read; 0: it was never corrected
+    on_credit: bool  # its call moved its customer's balance; then its corrections do, and otherwise not
     corrections: tuple[CorrectionRow, ...] = ()
     card_version: int = 0  # the newest rate card that was asked
     key: KeyMove | None = (

@@ -181,5 +181,6 @@ def _swept_event(hold: Hold, card: RateCard, now: datetime) -> EventRow:
             cost_input=rated.cost_input, cost_output=rated.cost_output, cost_total=rated.cost_total,
             charge_total=rated.charge_total, currency=rated.currency, rate_ids=rated.rate_ids, missing=rated.missing,
             extractor=usage.extractor, context=context_of(usage, terms),
+            posting_id=hold.id if hold.amount else None,  # what has reserved credits pays with them if it comes back
         )
     )  # fmt: skip

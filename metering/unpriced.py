@@ -123,5 +123,5 @@ def _amendment(
     return Amendment(
         customer_id=entry.customer_id, event_id=entry.event_id, created_at=entry.created_at, occurred_at=entry.occurred_at,
         provider=entry.provider, model=entry.model, missing=entry.missing if history else None,
-        revision=history.revision if history else 0, card_version=card.version,
+        revision=history.revision if history else 0, on_credit=False, card_version=card.version,
     )  # fmt: skip

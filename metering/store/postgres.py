@@ -76,7 +76,7 @@ NETWORK = {
 _SPECIAL = {
     "id": "uuid", "customer_id": "uuid", "hold_id": "uuid", "api_key_id": "uuid", "posting_id": "uuid",
     "created_at": "timestamptz", "occurred_at": "timestamptz", "period_start": "timestamptz", "hold_at": "timestamptz",
-    "tokens_most": "bigint", "charge_most": "numeric", "day": "date", "late": "boolean", "amount": "numeric", "quantity": "numeric",
+    "tokens_most": "bigint", "charge_most": "numeric", "day": "date", "late": "boolean", "on_credit": "boolean", "amount": "numeric", "quantity": "numeric",
     "tokens_input": "bigint", "tokens_output": "bigint", "tokens_total": "bigint",
     "execution_time": "integer", "latency": "integer", "status_code": "smallint",
     "buckets": "jsonb", "rate_ids": "jsonb", "raw_usage": "jsonb", "tags": "jsonb", "context": "jsonb", "metadata": "jsonb",
@@ -224,10 +224,10 @@ select event_id from done"""
 def _moved_charges(ctes: str | None) -> str:
     if ctes is None:
         return ""
-    return f""", booked as materialized (select customer_id, currency, 0::numeric as held, sum(charge_total) as charge,
-        (array_agg(id order by id))[1] as posting_id, max(created_at) as at
-    from (select * from firsts union all select * from seconds) as written
-    where (select count(*) from users_rolled) >= 0 group by customer_id, currency), {ctes}"""
+    return f""", booked as materialized (select c.customer_id, c.currency, 0::numeric as held, sum(c.charge_total) as charge,
+        (array_agg(c.id order by c.id))[1] as posting_id, max(c.created_at) as at
+    from (select * from firsts union all select * from seconds) as c join s using (customer_id, event_id)
+    where s.on_credit and (select count(*) from users_rolled) >= 0 group by c.customer_id, c.currency), {ctes}"""
 
 
 # The swept event of a call is found by the hold's id, which it carries as execution_id, among those made since the hold was.

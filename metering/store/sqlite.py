@@ -405,7 +405,8 @@ def _amend(db: sqlite3.Connection, amendment: Amendment, books: Contribution | N
         if db.execute(_INSERT_CORRECTION, line).rowcount != 1:
             return False  # only ever the first one: who took the second had taken the first
         roll_correction(db, line)
-        _book(db, books, line | {"posting_id": line["id"]}, entry_id=line["id"], held=0)
+        if amendment.on_credit:
+            _book(db, books, line | {"posting_id": line["id"]}, entry_id=line["id"], held=0)
     sqlite_claims.move(db, amendment.customer_id, amendment.key)
     db.execute(_CLOSE_UNPRICED if amendment.missing is None else _REOPEN_UNPRICED, state)
     return True

@@ -395,6 +395,42 @@ def test_a_call_admitted_before_its_customer_had_credits_is_not_charged_to_them(
     assert books_agree()
 
 
+@pytest.mark.parametrize("corrected_to", ["0", "2", "7"])
+def test_a_correction_of_a_call_from_before_its_customer_had_credits_leaves_them_alone(
+    corrected_to: str,
+) -> None:
+    customer = with_credits("10")
+    before, after = call(customer, "0"), call(customer, "5")
+    first, second = an_event(before, charge_total=Decimal(3), on_credit=False), comes_to(after, "5")
+
+    async def act(lane: Lane) -> None:
+        gate = BillingGate(AccountLoader().load)
+        await lane.hold(uuid4(), 1, [before, after], gate.hold([before, after]))
+        await lane.settle(uuid4(), 1, [first, second], gate.settle([first, second]))
+        corrections = [
+            a_correction(first, charge_total=Decimal(corrected_to)),
+            a_correction(second, charge_total=Decimal(4)),
+        ]
+        assert await lane.amend(corrections) == {first.id, second.id}
+
+    lane_does(act)
+    assert balance(customer) == (6, 0)  # 10 - 5 + (5 - 4): what the other came to was never of the credits
+    assert books_agree()
+
+
+def test_a_swept_call_that_had_reserved_nothing_pays_nothing_with_credits_when_it_comes_back() -> None:
+    customer = with_credits("10")
+    hold = call(customer, "0")
+
+    async def act(recorder: Recorder) -> None:
+        await recorder.hold(hold)
+        await in_thread(sweep_everything)
+        await recorder.settle(an_event(hold, charge_total=Decimal(2), on_credit=False))
+
+    run(act)
+    assert balance(customer) == (10, 0) and books_agree()
+
+
 def test_the_auditor_finds_an_event_whose_charge_is_not_what_was_entered() -> None:
     customer = with_credits("10")
     hold = call(customer, "2")

@@ -65,7 +65,8 @@ def a_correction(
     row = correction(event, new, revision=revision, at=at, reason="test", columns=PRICED_COLUMNS)
     return Amendment(
         customer_id=event.customer_id, event_id=event.id, created_at=event.created_at, occurred_at=event.occurred_at,
-        provider=event.provider, model=event.model, missing=missing, revision=revision - 1, corrections=(row,), card_version=7,
+        provider=event.provider, model=event.model, missing=missing, revision=revision - 1,
+        on_credit=event.posting_id is not None, corrections=(row,), card_version=7,
     )  # fmt: skip
 
 

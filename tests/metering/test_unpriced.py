@@ -278,7 +278,7 @@ def said(event: EventRow, missing: dict[str, list[str]] | None, card_version: in
     """What somebody who asked that version of the catalogue found missing, and nothing to correct."""
     return Amendment(
         customer_id=event.customer_id, event_id=event.id, created_at=event.created_at, occurred_at=event.occurred_at,
-        provider=event.provider, model=event.model, missing=missing, revision=0, card_version=card_version,
+        provider=event.provider, model=event.model, missing=missing, revision=0, on_credit=False, card_version=card_version,
     )  # fmt: skip
 
 
