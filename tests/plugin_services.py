@@ -84,13 +84,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--only-pure", action="store_true", help="only tests that touch no database")
     group.addoption(
-        "--seeds", type=int, default=10, help="how many seeds a test with the argument `kill_seed` runs"
+        "--seeds",
+        type=int,
+        help="how many seeds a test with the argument `kill_seed` runs (10, or as its mark `kill` says)",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kill_seed" in metafunc.fixturenames:
-        metafunc.parametrize("kill_seed", range(metafunc.config.getoption("--seeds")))
+        mark = metafunc.definition.get_closest_marker("kill")
+        usual = mark.kwargs.get("seeds", 10) if mark is not None else 10
+        metafunc.parametrize("kill_seed", range(metafunc.config.getoption("--seeds") or usual))
 
 
 def needs_engine(item: pytest.Item) -> bool:

@@ -67,7 +67,8 @@ class Fray:
     async def _late_once(self, lane: Lane) -> None:
         hold = a_hold(self.customer.pk, datetime.now(UTC))
         await lane.hold(uuid4(), 1, [hold], HOLD)
-        await lane.settle(uuid4(), 1, [an_event(hold, status="interrupted", charge_total=Decimal(0))], BOOKS)
+        swept = an_event(hold, status="interrupted", charge_total=Decimal(0), posting_id=hold.id)
+        await lane.settle(uuid4(), 1, [swept], BOOKS)
         await lane.correct([an_event(hold, charge_total=Decimal("0.25"))])
 
     async def _tried(self, act: Awaitable[None]) -> None:

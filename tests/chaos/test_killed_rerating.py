@@ -28,7 +28,7 @@ from tests.local_servers import die_with_parent
 from tests.metering.catalogue import LONG_AGO, a_rate, rated_event
 from tests.metering.rows import NOON, a_hold
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.kill, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.kill(seeds=4), pytest.mark.timeout(300)]
 
 CUSTOMERS, CALLS, PAGE, DEATHS = 4, 60, 3, 2
 RERATE = ("rerate", "--from", "2026-11-20", "--to", "2026-11-21", "--apply", "--page", str(PAGE))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
 
 import anthropic
 import openai
@@ -13,6 +15,25 @@ from tests.servers import Databases, WebProcess, start_web
 from tests.upstream import RunningUpstream, upstream_server
 
 UPSTREAM_KEY = "sk-upstream-of-the-operator"
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Payer:
+    """A customer of its own for one test, on a server that tests share."""
+
+    name: str
+    key: str
+
+    @classmethod
+    def on(cls, server: WebProcess, plan: str | None = None) -> Payer:
+        """Made by the operator, as anybody would."""
+        name = f"payer-{next(_numbers)}"
+        with server.client(api_key=server.database.seed.operator_token) as client:
+            body = {"external_id": name, "name": name} | ({"plan": plan} if plan else {})
+            client.post("/v1/customers", json=body).raise_for_status()
+            made = client.post(f"/v1/customers/{name}/keys", json={"label": "tests"}).raise_for_status()
+        return cls(name, made.json()["key"])
 
 
 @pytest.fixture(scope="session")

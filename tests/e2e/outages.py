@@ -33,7 +33,10 @@ class Outage:
             self._locking.execute("begin exclusive")
 
     def end(self) -> None:
+        """Safe to call twice."""
         if self._server is not None:
+            if self._server.process.poll() is None:
+                return
             assert self._server.again is not None
             self._server.process = self._server.again()
             while not self._answers():
@@ -41,6 +44,7 @@ class Outage:
         elif self._locking is not None:
             self._locking.execute("rollback")
             self._locking.close()
+            self._locking = None
 
     def freeze(self) -> None:
         """PostgreSQL neither answers nor refuses: every process of it stands still."""
@@ -63,20 +67,29 @@ class Outage:
         return False
 
 
+class Mortals:
+    """Fresh databases that can be taken away, one at a time: they are all on one server, and it is that which ends."""
+
+    def __init__(self, databases: Databases, server: LocalServer | None) -> None:
+        self._databases, self._server = databases, server
+
+    def fresh(self) -> tuple[Database, Outage]:
+        database = self._databases.fresh()
+        return database, Outage(database, self._server)
+
+
 @contextmanager
-def mortal_database(directory: Path) -> Iterator[tuple[Database, Outage]]:
-    """A fresh database on a server of its own, on the engine of this leg."""
+def mortal_databases(directory: Path) -> Iterator[Mortals]:
+    """Such databases on the engine of this leg; on PostgreSQL on a server of their own."""
     if os.environ["TEST_ENGINE"] == "sqlite":
         with Databases(directory) as databases:
-            database = databases.fresh()
-            yield database, Outage(database, None)
+            yield Mortals(databases, None)
         return
     home = new_run_directory()  # (PostgreSQL runs as another user when we are root)
     server = start_postgres(home)
     try:
         with Databases(directory, server.url) as databases:
-            database = databases.fresh()
-            yield database, Outage(database, server)
+            yield Mortals(databases, server)
     finally:
         server.stop()
         shutil.rmtree(home, ignore_errors=True)

@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.conftest import UPSTREAM_KEY
+from tests.e2e.conftest import UPSTREAM_KEY, Payer
 from tests.servers import Databases, WebProcess, start_web
 from tests.upstream import RunningUpstream, upstream_server
 
@@ -23,18 +23,30 @@ CALL: dict[str, Any] = {
 PROCESSES = 4
 
 
-@pytest.fixture
-def upstream() -> Iterator[RunningUpstream]:
+@pytest.fixture(scope="module")
+def provider() -> Iterator[RunningUpstream]:
     with upstream_server(pause_s=0.05) as running:
         yield running
 
 
 @pytest.fixture
-def server(databases: Databases, upstream: RunningUpstream) -> Iterator[WebProcess]:
-    provider = {"UPSTREAM_OPENAI_URL": upstream.url, "UPSTREAM_OPENAI_KEY": UPSTREAM_KEY}
-    web = start_web(databases.fresh(), provider, workers=PROCESSES)
+def upstream(provider: RunningUpstream) -> RunningUpstream:
+    """As if nobody had called it before."""
+    provider.forget()
+    return provider
+
+
+@pytest.fixture(scope="module")
+def server(databases: Databases, provider: RunningUpstream) -> Iterator[WebProcess]:
+    env = {"UPSTREAM_OPENAI_URL": provider.url, "UPSTREAM_OPENAI_KEY": UPSTREAM_KEY}
+    web = start_web(databases.fresh(), env, workers=PROCESSES)
     yield web
     web.stop()
+
+
+@pytest.fixture
+def payer(server: WebProcess) -> Payer:
+    return Payer.on(server)
 
 
 def by_operator(server: WebProcess, method: str, path: str, **body: Any) -> Any:
@@ -42,9 +54,9 @@ def by_operator(server: WebProcess, method: str, path: str, **body: Any) -> Any:
         return client.request(method, path, json=body).raise_for_status().json()
 
 
-async def call_many(server: WebProcess, calls: int, **fields: Any) -> Counter[Any]:
+async def call_many(server: WebProcess, payer: Payer, calls: int, **fields: Any) -> Counter[Any]:
     """So many calls at once: how they were answered, by the code of the refusal or 200."""
-    headers = {"Authorization": f"Bearer {server.database.seed.api_key}"}
+    headers = {"Authorization": f"Bearer {payer.key}"}
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits, headers=headers) as client:
         asked = [
@@ -56,55 +68,53 @@ async def call_many(server: WebProcess, calls: int, **fields: Any) -> Counter[An
 
 
 def test_a_hard_quota_is_used_up_to_the_last_call_and_not_beyond(
-    server: WebProcess, upstream: RunningUpstream
+    server: WebProcess, payer: Payer, upstream: RunningUpstream
 ) -> None:
-    by_operator(server, "PUT", "/v1/usage/payer/quotas/api_calls", included=50, hard=True)
-    answers = asyncio.run(call_many(server, 30)) + asyncio.run(call_many(server, 60))
+    by_operator(server, "PUT", f"/v1/usage/{payer.name}/quotas/api_calls", included=50, hard=True)
+    answers = asyncio.run(call_many(server, payer, 30)) + asyncio.run(call_many(server, payer, 60))
     assert answers == {200: 50, "quota_exceeded": 40}
     assert len(upstream.calls) == 50
-    feature = by_operator(server, "GET", "/v1/usage/payer")["features"]["api_calls"]
+    feature = by_operator(server, "GET", f"/v1/usage/{payer.name}")["features"]["api_calls"]
     assert (feature["current"], feature["remaining"], feature["in_flight"]) == ("50", "0", "0")
 
 
 def test_a_token_budget_lets_through_what_fits_and_is_never_passed(
-    server: WebProcess, upstream: RunningUpstream
+    server: WebProcess, payer: Payer, upstream: RunningUpstream
 ) -> None:
     """A call uses 17 tokens, and takes room for the most that it may use while it is in flight."""
     budget = by_operator(
-        server, "POST", "/v1/customers/payer/budgets", amount=2000, measure="tokens", hard=True
+        server, "POST", f"/v1/customers/{payer.name}/budgets", amount=2000, measure="tokens", hard=True
     )
     answers: Counter[Any] = Counter()
     while not answers["budget_exceeded"] or answers[200] < 50:
-        answers += asyncio.run(call_many(server, 40))
-    spent = int(by_operator(server, "GET", f"/v1/customers/payer/budgets/{budget['id']}")["spent"])
+        answers += asyncio.run(call_many(server, payer, 40))
+    spent = int(by_operator(server, "GET", f"/v1/customers/{payer.name}/budgets/{budget['id']}")["spent"])
     assert spent == 17 * len(upstream.calls) == 17 * answers[200]
     assert spent <= 2000
 
 
-def test_each_end_user_has_a_budget_of_its_own(server: WebProcess) -> None:
-    by_operator(server, "PUT", "/v1/usage/payer/quotas/api_calls", included=1000, hard=True)
+def test_each_end_user_has_a_budget_of_its_own(server: WebProcess, payer: Payer) -> None:
+    by_operator(server, "PUT", f"/v1/usage/{payer.name}/quotas/api_calls", included=1000, hard=True)
     by_operator(
         server,
         "POST",
-        "/v1/customers/payer/budgets",
+        f"/v1/customers/{payer.name}/budgets",
         amount=0,
         measure="tokens",
         hard=True,
         scope="end_user",
         user_id="ada",
     )
-    assert asyncio.run(call_many(server, 5, user="ada")) == {"budget_exceeded": 5}
-    assert asyncio.run(call_many(server, 5, user="bob")) == {200: 5}
+    assert asyncio.run(call_many(server, payer, 5, user="ada")) == {"budget_exceeded": 5}
+    assert asyncio.run(call_many(server, payer, 5, user="bob")) == {200: 5}
 
 
 def test_the_official_client_is_told_and_does_not_try_again(
-    server: WebProcess, upstream: RunningUpstream
+    server: WebProcess, payer: Payer, upstream: RunningUpstream
 ) -> None:
-    by_operator(server, "PUT", "/v1/usage/payer/quotas/api_calls", included=0, hard=True)
+    by_operator(server, "PUT", f"/v1/usage/{payer.name}/quotas/api_calls", included=0, hard=True)
     with (
-        openai.OpenAI(
-            base_url=f"{server.url}/v1", api_key=server.database.seed.api_key, max_retries=2
-        ) as client,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key=payer.key, max_retries=2) as client,
         pytest.raises(openai.RateLimitError) as refused,
     ):
         client.chat.completions.create(**CALL)

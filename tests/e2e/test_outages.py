@@ -8,13 +8,12 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.outages import Outage, mortal_database
+from tests.e2e.outages import Mortals, Outage, mortal_databases
 from tests.e2e.test_killed_web import Load, assert_each_is_in_the_books_once, wait_for_calls
 from tests.servers import Database, WebProcess, manage, spool_of
 from tests.upstream import RunningUpstream, upstream_server
@@ -30,10 +29,18 @@ def upstream() -> Iterator[RunningUpstream]:
         yield running
 
 
-@pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[tuple[Database, Outage]]:
-    with mortal_database(tmp_path) as made:
+@pytest.fixture(scope="module")
+def mortals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortals]:
+    with mortal_databases(tmp_path_factory.mktemp("mortal")) as made:
         yield made
+
+
+@pytest.fixture
+def mortal(mortals: Mortals) -> Iterator[tuple[Database, Outage]]:
+    """A fresh database that can be taken away; it is there again for the next test, whatever became of this one."""
+    database, outage = mortals.fresh()
+    yield database, outage
+    outage.end()
 
 
 @pytest.fixture
@@ -175,7 +182,7 @@ def test_a_database_that_hangs_is_as_good_as_away(
     assert (aftermath(database), database.rows("select id from usage_holds")) == ([], [])
 
 
-@pytest.mark.kill
+@pytest.mark.kill(seeds=3)
 def test_a_process_killed_around_an_outage_loses_and_doubles_nothing(
     kill_seed: int,
     mortal: tuple[Database, Outage],

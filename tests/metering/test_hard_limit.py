@@ -133,11 +133,12 @@ def test_googles_calls_are_held_by_the_model_in_their_path() -> None:
 
 
 def test_others_are_served_while_a_slow_body_is_weighed() -> None:
-    """Half a million empty lists are a body that takes some hundred milliseconds to weigh; the loop goes round meanwhile."""
+    """Half a million empty lists are a body that takes some hundred milliseconds to weigh; the loop goes round meanwhile.
+    Were it weighed by the loop, that would go round exactly as often as for a small one."""
     slow = json.dumps({**ASKED, "stop": [[]] * 500_000}).encode()
     assert (
         asyncio.run(_turns_during_hold(slow))
-        > asyncio.run(_turns_during_hold(json.dumps(ASKED).encode())) + 10
+        > asyncio.run(_turns_during_hold(json.dumps(ASKED).encode())) + 2
     )
 
 

@@ -118,7 +118,9 @@ class Books(RuleBasedStateMachine):
         self._apply(selection, page)
         meant = [event for event in self.events if selection.start <= event.occurred_at < selection.end]
         self._amend_memory(
-            [event for event in meant if model in (None, event.model)], load_rate_card(), only_differing=True
+            [event for event in meant if model in (None, event.model, event.model_requested)],
+            load_rate_card(),
+            only_differing=True,
         )
 
     @rule()
