@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,25 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
         if connection.vendor == "sqlite":
             with connection.cursor() as cursor:
                 cursor.execute("drop trigger billing_entries_stay")
+        else:
+            connection.ops.sql_flush = _delete_what_is_there  # type: ignore[method-assign]
+
+
+def _delete_what_is_there(
+    style: Any, tables: Sequence[str], *, reset_sequences: bool = False, allow_cascade: bool = False
+) -> list[str]:
+    """How a test's rows are removed on PostgreSQL. TRUNCATE makes new files for every table, ten times as slow as this."""
+    from django.db import connection
+
+    names = [connection.ops.quote_name(table) for table in tables]
+    with connection.cursor() as cursor:
+        cursor.execute("select " + ", ".join(f"exists(select 1 from {name})" for name in names))
+        filled = [name for name, is_filled in zip(names, cursor.fetchone() or (), strict=True) if is_filled]
+    if not filled:
+        return []
+    # No trigger and no foreign key has a say in that role.
+    role = "set local session_replication_role = "
+    return [f"{role}replica;", *(f"delete from {name};" for name in filled), f"{role}origin;"]
 
 
 @pytest.fixture
