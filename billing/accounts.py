@@ -6,7 +6,7 @@ Django would open a connection for each of them otherwise.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,11 +19,13 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import Q
 
-from billing.admission import BillingGate, Snapshot
+from billing.admission import BillingGate, Snapshot, Standing
 from billing.limits import rules_of
-from billing.models import ApiKey, Balance
+from billing.models import ApiKey, Balance, Customer
 from billing.models.customer import anchor_of
 from billing.plans import default_slug
+from metering.limits import Limit
+from metering.reports import room_under
 from pricing import clock
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class AccountLoader:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="accounts")
         # A write may have to queue for the database, and no read should queue behind it.
         self._noter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="last-used")
+        self._stander = ThreadPoolExecutor(max_workers=1, thread_name_prefix="standings")
         self._used: set[UUID] = set()
         self._closed = False
 
@@ -62,11 +65,17 @@ class AccountLoader:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._reader, _on_a_sound_connection, partial(_free, customer_id))
 
+    async def stand(self, customer_id: UUID, limits: Sequence[Limit]) -> Standing:
+        """Where the customer stands just now. Raises DatabaseError while the database is away."""
+        loop = asyncio.get_running_loop()
+        read = partial(_standing, customer_id, limits)
+        return await loop.run_in_executor(self._stander, _on_a_sound_connection, read)
+
     def close(self) -> None:
         """Write what is waiting, then end. Nothing can be loaded any more; closing twice is harmless."""
         if not self._closed:
             self._closed = True
-            for thread in (self._reader, self._noter):
+            for thread in (self._reader, self._noter, self._stander):
                 thread.submit(_close_connection)
                 thread.shutdown(wait=True)
 
@@ -91,6 +100,7 @@ def build_gate() -> BillingGate:
     return BillingGate(
         loader.load,
         loader.free,
+        loader.stand,
         max_stale_s=options.get("SNAPSHOT_MAX_STALE_S", 300),
         shared_limits=_shared_limits(options.get("REDIS_URL", "")),
     )
@@ -154,6 +164,13 @@ def _read(digest: str) -> tuple[Snapshot, bool] | None:
 def _free(customer_id: UUID) -> Decimal | None:
     balance = Balance.objects.filter(pk=customer_id).values_list("available", "held").first()
     return None if balance is None else balance[0] - balance[1]
+
+
+def _standing(customer_id: UUID, limits: Sequence[Limit]) -> Standing:
+    columns = ("external_id", "balance__available", "balance__held")
+    external_id, available, held = Customer.objects.values_list(*columns).get(pk=customer_id)
+    free = Decimal(0) if available is None else available - held
+    return Standing(external_id, free, tuple(room_under(customer_id, limit) for limit in limits))
 
 
 def _utc(value: Any) -> Any:

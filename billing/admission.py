@@ -25,6 +25,7 @@ from billing.bounded import Bounded
 from billing.limit_rules import Rule, at_once, limits_at
 from billing.rate_limits import Limited, RateLimits, limited_by
 from metering.gate import Account, Contribution, Headers, Outage, WhenShort
+from metering.limits import Limit
 from metering.problem import Refusal, customer_suspended, invalid_api_key, metering_unavailable
 from metering.rows import EventRow, HoldRow
 
@@ -82,6 +83,18 @@ Free = Callable[[UUID], Awaitable[Decimal | None]]
 """What of a customer's credits is free; None where it has none. Raises while the database is away."""
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """Where a customer stands just now."""
+
+    external_id: str
+    free: Decimal  # of its credits; 0 where it has none
+    rooms: tuple[Decimal, ...]  # what there is left under each limit that was asked for
+
+
+Stand = Callable[[UUID, Sequence[Limit]], Awaitable[Standing]]
+"""Where a customer stands. Raises while the database is away."""
+
+
 class BillingGate:
     """Implements `metering.gate.Gate` over snapshots of keys."""
 
@@ -89,12 +102,14 @@ class BillingGate:
         self,
         load: Load,
         free: Free | None = None,
+        stand: Stand | None = None,
         *,
         max_stale_s: float = 300,  # how long a known caller is admitted while the database is away
         monotonic: Callable[[], float] = time.monotonic,
         shared_limits: "SharedRateLimits | None" = None,  # rate limits by Redis; else each process has its share
     ) -> None:
-        self._load, self._free, self._max_stale_s, self._monotonic = load, free, max_stale_s, monotonic
+        self._load, self._free, self._stand = load, free, stand
+        self._max_stale_s, self._monotonic = max_stale_s, monotonic
         self._known: Bounded[_Entry] = Bounded(KNOWN_MAX)
         self._unknown: Bounded[float] = Bounded(UNKNOWN_MAX)  # digest → when it was found unknown
         self._loading: dict[str, asyncio.Task[bool]] = {}
@@ -106,6 +121,36 @@ class BillingGate:
 
     async def resolve(self, headers: Headers, at: datetime) -> Account | Refusal:
         """The account behind the key in `headers`, in the billing period of `at`; or the refusal."""
+        found = await self._find(headers, at)
+        if isinstance(found, Refusal):
+            return found
+        entry, account = found
+        if entry.limited is None:
+            return account
+        if self._shared_limits is None:
+            standing = self._rate_limits.admit(entry.limited, entry.snapshot.processes)
+        else:
+            standing = await self._shared_limits.admit(entry.limited, entry.snapshot.processes)
+        return standing.refusal or account.with_rate_headers(standing.headers)
+
+    async def account_of(self, headers: Headers, at: datetime) -> Account | Refusal:
+        """The same for one who does not make a call: it is not counted among the calls of the minute."""
+        found = await self._find(headers, at)
+        return found if isinstance(found, Refusal) else found[1]
+
+    async def standing(self, account: Account, limits: Sequence[Limit]) -> Standing | None:
+        """Where the account's customer stands just now; None where that cannot be read."""
+        if self._stand is None:
+            return None
+        try:
+            async with asyncio.timeout(FREE_S_MAX):
+                return await self._stand(account.customer_id, limits)
+        except Exception as error:  # noqa: BLE001  (whatever the driver raises, the caller gets an answer)
+            log.warning("usage cannot be read: %s: %s", type(error).__name__, error)
+            return None
+
+    async def _find(self, headers: Headers, at: datetime) -> "tuple[_Entry, Account] | Refusal":
+        """What is known of the key in `headers`, read first where that is too old."""
         secret = key_in(headers)
         if secret is None:
             return invalid_api_key()
@@ -125,13 +170,7 @@ class BillingGate:
         if entry is None:
             return metering_unavailable()
         answer = self._answer(digest, entry, at)
-        if entry.limited is None or isinstance(answer, Refusal):
-            return answer
-        if self._shared_limits is None:
-            standing = self._rate_limits.admit(entry.limited, entry.snapshot.processes)
-        else:
-            standing = await self._shared_limits.admit(entry.limited, entry.snapshot.processes)
-        return standing.refusal or answer.with_rate_headers(standing.headers)
+        return answer if isinstance(answer, Refusal) else (entry, answer)
 
     async def free(self, account: Account) -> Decimal | None:
         """What of the account's credits no call has reserved."""

@@ -13,8 +13,13 @@ KEY_LENGTH_MAX = 150
 
 def body_of(request: Request, kind: type[_Body]) -> _Body:
     """The JSON body as `kind`. An unknown field is an error, since it would silently do nothing. Raises Refused (400)."""
+    return decoded(request.body, kind)
+
+
+def decoded(raw: bytes, kind: type[_Body]) -> _Body:
+    """The same of bytes."""
     try:
-        body = msgspec.json.decode(request.body, type=kind)
+        body = msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise bad_request(f"The body cannot be used: {error}") from None
     for name, value in msgspec.structs.asdict(body).items():

@@ -7,6 +7,7 @@ from django.core.asgi import get_asgi_application
 from starlette.types import ASGIApp
 
 from billing.accounts import build_gate
+from billing.check_app import PATH as CHECK_PATH, UsageCheck
 from metering import metrics, unpriced
 from metering.middleware import MeteringMiddleware
 from metering.wiring import build_meter, current_card
@@ -22,7 +23,9 @@ from project.static import static_files
 def build_application() -> ASGIApp:
     """The ASGI application. Django's apps are loaded."""
     card = current_card()
-    meter = build_meter(build_gate())
+    gate = build_gate()
+    meter = build_meter(gate)
+    django = cast("ASGIApp", get_asgi_application())  # it takes any mapping, its stubs say dict
     app = Dispatch(
         gateway=build_gateway(GatewaySettings.from_env(settings.UPSTREAMS)),
         operations=Operations(
@@ -31,7 +34,8 @@ def build_application() -> ASGIApp:
             read_gauges=StoredGauges({metrics.unpriced_events: unpriced.count_open}).read,
         ),
         static=static_files(),
-        django=cast("ASGIApp", get_asgi_application()),  # it takes any mapping, its stubs say dict
+        django=django,
+        exact={CHECK_PATH: UsageCheck(gate, card, django)},
         background=Refresher(card),
         warm=lambda: card.loaded_at is not None,
     )

@@ -2,6 +2,7 @@
 
 metering ─▶ dispatch ─▶ gateway      the paths that are metered
                     ─▶ operations   /healthz /readyz /metrics
+                    ─▶ the check       /v1/usage/check, asked with a key
                     ─▶ static files
                     ─▶ Django       admin, portal, the rest of the API
 """

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,12 +33,17 @@ class Dispatch:
         operations: ASGIApp,
         static: ASGIApp,
         django: ASGIApp,
+        exact: Mapping[str, ASGIApp] = MappingProxyType({}),  # by path, what else stands before Django
         background: Background,
         warm: Callable[[], bool],  # whether `background` has done what the first request needs
     ) -> None:
         self._gateway, self._static, self._django = gateway, static, django
         self._background, self._warm = background, warm
-        self._exact = dict.fromkeys(GATEWAY_PATHS, gateway) | dict.fromkeys(OPERATIONS_PATHS, operations)
+        self._exact = {
+            **dict.fromkeys(GATEWAY_PATHS, gateway),
+            **dict.fromkeys(OPERATIONS_PATHS, operations),
+            **exact,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
