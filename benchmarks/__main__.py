@@ -10,13 +10,14 @@ from benchmarks.figures import Figure
 
 def sections() -> dict[str, Callable[[], Iterator[Figure]]]:
     """Each section by name; imported late, since one may need a server that another does not."""
-    from benchmarks import database, http, ledger, reading
+    from benchmarks import check, database, http, ledger, reading
 
     return {
         "reading": reading.measure,
         "database": database.measure,
         "ledger": ledger.measure,
         "http": http.measure,
+        "check": check.measure,
     }
 
 

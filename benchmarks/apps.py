@@ -80,8 +80,30 @@ def _metered(app: Any, *, spending: bool = False) -> Any:
     return MeteringMiddleware(app, meter)
 
 
+def _check() -> Any:
+    """The admission check over the benchmark's database; every other path is a view that does nothing."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+    import django
+
+    django.setup()
+    from benchmarks.prices import bench_card
+    from billing.accounts import build_gate
+    from billing.check_app import PATH, UsageCheck
+    from pricing.pricelist import CurrentCard
+
+    card = CurrentCard()
+    card.card = bench_card()
+    check = UsageCheck(build_gate(), card, bare)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await (check if scope.get("path") == PATH else bare)(scope, receive, send)
+
+    return app
+
+
 def __getattr__(name: str) -> Any:
     made: dict[str, Callable[[], Any]] = {
+        "check": _check,
         "django": _django_app,
         "bare_metered": lambda: _metered(bare),
         "bare_spending": lambda: _metered(bare, spending=True),

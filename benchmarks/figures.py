@@ -17,14 +17,19 @@ class Figure(msgspec.Struct, frozen=True):
     value: float
     unit: str
     goal: float | None = None
+    at_most: bool = False  # the goal is not to be passed, instead of to be reached
 
     @property
     def met(self) -> bool | None:
-        return None if self.goal is None else self.value >= self.goal
+        if self.goal is None:
+            return None
+        return self.value <= self.goal if self.at_most else self.value >= self.goal
 
     def __str__(self) -> str:
         goal = (
-            "reported" if self.goal is None else f"goal ≥ {self.goal:g}, {'met' if self.met else 'NOT MET'}"
+            "reported"
+            if self.goal is None
+            else f"goal {'≤' if self.at_most else '≥'} {self.goal:g}, {'met' if self.met else 'NOT MET'}"
         )
         return f"{self.name}: {self.value:.4g} {self.unit} ({goal})"
 

@@ -89,21 +89,24 @@ def _side_by_side(
         web(f"benchmarks.apps:{app}_{kind}", env) as metered_url,
     ):
         for url in (plain_url, metered_url):
-            _load(url, connections, 1.0, stream)
+            load(url, connections, 1.0, stream)
         pairs = [
-            (_load(plain_url, connections, seconds, stream), _load(metered_url, connections, seconds, stream))
+            (load(plain_url, connections, seconds, stream), load(metered_url, connections, seconds, stream))
             for _ in range(rounds)
         ]
     ratios = [metered["rate"] / plain["rate"] for plain, metered in pairs]
     return ratios, [plain for plain, _ in pairs], [metered for _, metered in pairs]
 
 
-def _load(url: str, connections: int, seconds: float, stream: bool) -> dict[str, float]:
+def load(
+    url: str, connections: int, seconds: float, stream: bool = False, path: str = PATH
+) -> dict[str, float]:
+    """One round of the load generator; what it measured."""
     command = [
         sys.executable,
         "-m",
         "benchmarks.load",
-        url + PATH,
+        url + path,
         str(connections),
         str(seconds),
         *(["stream"] if stream else []),

@@ -8,6 +8,7 @@ import json
 import random
 import sys
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
@@ -21,10 +22,14 @@ BODY = {
 }
 
 
+CHECK = {"model": "gpt-5-mini", "tokens_input": 1000, "max_tokens": 500}
+
+
 def request_for(host: str, path: str, key: str, *, stream: bool) -> bytes:
-    body = json.dumps(
-        {**BODY, "stream": stream, "stream_options": {"include_usage": True}} if stream else BODY
-    ).encode()
+    asked: dict[str, Any] = CHECK if path.endswith("/check") else BODY
+    if stream:
+        asked = {**asked, "stream": stream, "stream_options": {"include_usage": True}}
+    body = json.dumps(asked).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
