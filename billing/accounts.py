@@ -25,7 +25,7 @@ from billing.models import ApiKey, Balance, Customer
 from billing.models.customer import anchor_of
 from billing.plans import default_slug
 from metering.limits import Limit
-from metering.reports import room_under
+from metering.reports import rooms_under
 from pricing import clock
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _standing(customer_id: UUID, limits: Sequence[Limit]) -> Standing:
     columns = ("external_id", "balance__available", "balance__held")
     external_id, available, held = Customer.objects.values_list(*columns).get(pk=customer_id)
     free = Decimal(0) if available is None else available - held
-    return Standing(external_id, free, tuple(room_under(customer_id, limit) for limit in limits))
+    return Standing(external_id, free, tuple(rooms_under(customer_id, limits)))
 
 
 def _utc(value: Any) -> Any:

@@ -18,7 +18,7 @@ from billing.problems import Refused
 from billing.subscriptions import version_of
 from metering.ids import NIL
 from metering.limits import Limit, applying
-from metering.reports import room_under
+from metering.reports import rooms_under
 from metering.wiring import current_card
 from pricing import clock
 
@@ -34,9 +34,8 @@ class CheckView(APIView):
         customer = customer_of(request, body.customer)
         version = version_of(customer)
         key = request.auth if isinstance(request.auth, ApiKey) else None
-        rooms = [
-            (limit, room_under(customer.pk, limit)) for limit in _limits(customer, version, key, body, at)
-        ]
+        limits = _limits(customer, version, key, body, at)
+        rooms = list(zip(limits, rooms_under(customer.pk, limits), strict=True))
         balance = Balance.objects.filter(pk=customer.pk).first()
         free = balance.available - balance.held if balance is not None else Decimal(0)
         caller = _caller(customer, version, balance)

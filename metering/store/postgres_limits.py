@@ -41,10 +41,8 @@ _USED = (
 _OF_CUSTOMER = f"select {_USED} as used from daily_usage u where l.user_id = '' and u.customer_id = l.customer_id and {_SCOPE.format(t='u')}"
 _OF_USER = f"select {_USED} from daily_user_usage u where l.user_id <> '' and u.customer_id = l.customer_id and u.user_id = l.user_id"
 
-LIMITED = f"""
+ROOMS = f"""
 limits as materialized (select * from json_to_recordset(%(limits)s::json) as l({_RECORD})),
-parts as materialized (select p.n, p.id, p.part from json_to_recordset(%(parts)s::json) as p(n integer, id uuid, part numeric)
-    join wanted_holds w using (id)),
 rooms as materialized (select l.n, l.most - coalesce(used.sum, 0) - coalesce(in_flight.sum, 0) as room from limits l
     cross join lateral (select sum(used) from (
         {_OF_CUSTOMER} and l.by_period and u.period_start = l.since
@@ -55,7 +53,11 @@ rooms as materialized (select l.n, l.most - coalesce(used.sum, 0) - coalesce(in_
             when 'charge' then coalesce(o.charge_most, 0) else 1 end)
         from usage_holds o where o.customer_id = l.customer_id and {_SCOPE.format(t="o")}
         and (l.user_id = '' or o.user_id = l.user_id)
-        and (l.since is null or o.created_at >= l.since and o.created_at < l.until)) as in_flight),
+        and (l.since is null or o.created_at >= l.since and o.created_at < l.until)) as in_flight)"""
+
+LIMITED = f"""{ROOMS},
+parts as materialized (select p.n, p.id, p.part from json_to_recordset(%(parts)s::json) as p(n integer, id uuid, part numeric)
+    join wanted_holds w using (id)),
 beyond as materialized (select distinct on (p.id) p.id, p.n, r.room from parts p join rooms r using (n) where p.part > r.room
     order by p.id, p.n),
 together as materialized (select p.id, bool_and(p.upto <= r.room) as fits from (
@@ -103,11 +105,13 @@ def asked_of(rows: Sequence[HoldRow]) -> Asked:
         for limit in row.limits:
             n = numbers.setdefault((row.customer_id, limit), len(numbers))
             parts.append({"n": n, "id": row.id, "part": part_of(limit, row)})
-    limits = [
-        {"n": n, "customer_id": customer_id, **{name: getattr(limit, name) for name in _FIELDS}}
-        for (customer_id, limit), n in numbers.items()
-    ]
+    limits = [document_of(n, customer_id, limit) for (customer_id, limit), n in numbers.items()]
     return Asked([limit for _, limit in numbers], limits, parts)
+
+
+def document_of(n: int, customer_id: UUID, limit: Limit) -> dict[str, Any]:
+    """A limit of a customer as the statement reads it."""
+    return {"n": n, "customer_id": customer_id, **{name: getattr(limit, name) for name in _FIELDS}}
 
 
 _FIELDS = ("measure", "most", "since", "until", "by_period", "feature", "api_key_id", "user_id")

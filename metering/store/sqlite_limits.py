@@ -29,7 +29,7 @@ class Rooms:
     def exceeded(self, row: HoldRow) -> Exceeded | None:
         """The first of the hold's limits that it does not fit under."""
         for limit in row.limits:
-            room = self._room(row.customer_id, limit)
+            room = self.under(row.customer_id, limit)
             if part_of(limit, row) > room:
                 return Exceeded(limit, room)
         return None
@@ -37,9 +37,10 @@ class Rooms:
     def take(self, row: HoldRow) -> None:
         """The hold was admitted."""
         for limit in row.limits:
-            self._left[row.customer_id, limit] = self._room(row.customer_id, limit) - part_of(limit, row)
+            self._left[row.customer_id, limit] = self.under(row.customer_id, limit) - part_of(limit, row)
 
-    def _room(self, customer_id: UUID, limit: Limit) -> Decimal:
+    def under(self, customer_id: UUID, limit: Limit) -> Decimal:
+        """What there is left under a limit."""
         left = self._left.get((customer_id, limit))
         if left is None:
             values = {
