@@ -21,12 +21,13 @@ from django.db.models import Q
 
 from billing.admission import BillingGate, Snapshot, Standing
 from billing.limits import rules_of
-from billing.models import ApiKey, Balance, Customer
+from billing.models import ApiKey, Balance
 from billing.models.customer import anchor_of
 from billing.plans import default_slug
 from metering.limits import Limit
 from metering.reports import rooms_under
 from pricing import clock
+from pricing.money import from_scaled
 
 if TYPE_CHECKING:
     from billing.shared_rate_limits import SharedRateLimits
@@ -166,11 +167,17 @@ def _free(customer_id: UUID) -> Decimal | None:
     return None if balance is None else balance[0] - balance[1]
 
 
+_STANDING = """select c.external_id, b.available - b.held from billing_customers c
+left join billing_balances b on b.customer_id = c.id where c.id = %s"""
+
+
 def _standing(customer_id: UUID, limits: Sequence[Limit]) -> Standing:
-    columns = ("external_id", "balance__available", "balance__held")
-    external_id, available, held = Customer.objects.values_list(*columns).get(pk=customer_id)
-    free = Decimal(0) if available is None else available - held
-    return Standing(external_id, free, tuple(rooms_under(customer_id, limits)))
+    with connection.cursor() as cursor:
+        cursor.execute(_STANDING, [customer_id.hex if connection.vendor == "sqlite" else customer_id])
+        external_id, free = cursor.fetchone()
+    if isinstance(free, int):
+        free = from_scaled(free)
+    return Standing(external_id, free or Decimal(0), tuple(rooms_under(customer_id, limits)))
 
 
 def _utc(value: Any) -> Any:
