@@ -12,6 +12,7 @@ from billing.features import FEATURES, canonical
 from billing.limit_rules import TOKENS, Reset, window
 from billing.models import Customer, PlanFeature, QuotaOverride
 from billing.periods import Period
+from billing.price_terms import PriceTerms, price_terms_of
 from billing.subscriptions import version_of
 from metering import reports
 from metering.reports import FeatureUsage
@@ -30,7 +31,8 @@ class Allowance(msgspec.Struct, frozen=True):
     hard: bool
     unit_price: (
         Decimal | None
-    )  # beyond what is included, in the customer's currency; None: as the price book says
+    )  # beyond what is included, in the customer's currency, where each has one price
+    terms: PriceTerms | None  # how the plan prices what is beyond; None: as the price book says
     reset: Reset
     period: Period
     used: Decimal
@@ -54,9 +56,7 @@ class Allowance(msgspec.Struct, frozen=True):
     @property
     def overage_amount(self) -> Decimal | None:
         """What that comes to; None where the price book says it, event by event."""
-        if self.unit_price is None:
-            return None
-        return round_amount(EXACT.multiply(self.overage, self.unit_price))
+        return None if self.terms is None else self.terms.rate(self.overage).total
 
     @property
     def percent_used(self) -> Decimal | None:
@@ -122,17 +122,30 @@ def _allowance(
     if isinstance(shown, PlanFeature):
         display_name, unit = shown.display_name or display_name, shown.unit or unit
     reset = cast(Reset, said.reset_period)
+    terms = terms_beyond(said, shown)
     return Allowance(
-        feature=name, display_name=display_name, unit=unit, included=said.included, hard=said.hard, unit_price=said.unit_price,
-        reset=reset, period=usage.period(reset), used=used.quantity, in_flight=Decimal(used.in_flight),
+        feature=name, display_name=display_name, unit=unit, included=said.included, hard=said.hard,
+        unit_price=terms.unit_price if terms and terms.model == "flat" else None, terms=terms, reset=reset, period=usage.period(reset), used=used.quantity, in_flight=Decimal(used.in_flight),
     )  # fmt: skip
+
+
+def terms_beyond(
+    said: PlanFeature | QuotaOverride, of_plan: PlanFeature | QuotaOverride | None
+) -> PriceTerms | None:
+    """How what is beyond is priced: an override's own unit price, else as the plan says of the feature."""
+    if isinstance(said, QuotaOverride) and said.unit_price is not None:
+        return PriceTerms("flat", said.unit_price)
+    if not isinstance(of_plan, PlanFeature):
+        return None
+    terms = price_terms_of(of_plan)
+    return terms if terms.by_plan else None
 
 
 def _unlimited(name: str, used: FeatureUsage, period: Period) -> Allowance:
     known = FEATURES.get(name)
     return Allowance(
         feature=name, display_name=known.display_name if known else name, unit=known.unit if known else "", included=None,
-        hard=False, unit_price=None, reset="billing", period=period, used=used.quantity, in_flight=Decimal(used.in_flight),
+        hard=False, unit_price=None, terms=None, reset="billing", period=period, used=used.quantity, in_flight=Decimal(used.in_flight),
     )  # fmt: skip
 
 

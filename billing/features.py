@@ -23,6 +23,14 @@ FEATURES = {
         Feature("scans", "Scans", "scan"),
         Feature("ocr_scans", "OCR scans", "scan"),
         Feature("wallet_checks", "Wallet checks", "check"),
+        Feature("storage", "Storage", "GB"),
+        Feature("ai_classifications", "AI classifications", "classification"),
+        Feature("emails", "E-mails", "email"),
+        Feature("bank_syncs", "Bank syncs", "sync"),
+        Feature("sms_messages", "SMS messages", "sms"),
+        Feature("pdf_exports", "PDF exports", "export"),
+        Feature("webhooks", "Webhooks", "webhook"),
+        Feature("custom_reports", "Custom reports", "report"),
     )
 }
 ALIASES = {"api_requests": "api_calls"}

@@ -20,7 +20,6 @@ from billing.models import Plan, PlanFeature, PlanVersion
 from pricing import clock
 
 UNLIMITED = None
-_A_CENT = Decimal("0.01")
 
 
 class _Shipped(msgspec.Struct, frozen=True):
@@ -30,27 +29,36 @@ class _Shipped(msgspec.Struct, frozen=True):
     name: str
     description: str
     included: Mapping[str, int | None]
-    unit_price: Decimal | None = None  # beyond what is included; None: as the price book says
+    unit_prices: Mapping[str, Decimal] = {}  # beyond what is included; of others the price book says it
     is_public: bool = True
     terms: dict[str, Any] = {}
 
 
-_FROM_THE_BOOK = dict.fromkeys(FEATURES, 0)
+_FROM_THE_BOOK = dict.fromkeys(("api_calls", "tokens", "documents"), 0)
+_AT_A_CENT = dict.fromkeys(("scans", "wallet_checks", "api_calls"), Decimal("0.01"))
+_PAY_AS_YOU_GO = {  # what is included, and what each costs beyond
+    "ocr_scans": (50, "0.05"), "api_calls": (10_000, "0.001"), "storage": (5, "0.02"), "ai_classifications": (100, "0.01"),
+    "emails": (1_000, "0.005"), "bank_syncs": (30, "0.03"), "sms_messages": (100, "0.10"), "pdf_exports": (200, "0.02"),
+    "webhooks": (5_000, "0.002"), "custom_reports": (50, "0.05"),
+}  # fmt: skip
+LEVELS = frozenset({"storage"})  # of which a period has a highest, and no sum
 SHIPPED = (
     _Shipped(
         "free", "Free", "To try it.",
-        {"scans": 10, "wallet_checks": 100, "api_calls": 1_000}, _A_CENT,
+        {"scans": 10, "wallet_checks": 100, "api_calls": 1_000}, _AT_A_CENT,
     ),
     _Shipped(
         "professional", "Professional", "For products in use.",
-        {"scans": 1_000, "wallet_checks": 10_000, "api_calls": 50_000}, _A_CENT, terms={"base_fee": Decimal(49)},
+        {"scans": 1_000, "wallet_checks": 10_000, "api_calls": 50_000}, _AT_A_CENT, terms={"base_fee": Decimal(49)},
     ),
     _Shipped(
         "enterprise", "Enterprise", "Without limits, by agreement.",
         dict.fromkeys(("scans", "wallet_checks", "api_calls"), UNLIMITED), is_public=False,
     ),
     _Shipped(
-        "payg", "Pay as you go", "Pay for what is used, monthly in arrear.", _FROM_THE_BOOK, terms={"shows_cost": True},
+        "payg", "Pay as you go", "Pay for what is used, monthly in arrear.",
+        {name: included for name, (included, _) in _PAY_AS_YOU_GO.items()},
+        {name: Decimal(price) for name, (_, price) in _PAY_AS_YOU_GO.items()}, terms={"shows_cost": True},
     ),
     _Shipped(
         "prepaid", "Prepaid", "Pay first: a call that the credits do not cover is refused.", _FROM_THE_BOOK,
@@ -115,7 +123,8 @@ def ship(using: str = DEFAULT_DB_ALIAS) -> list[str]:
             (
                 PlanFeature(
                     version=versions[plan.slug], feature=name, display_name=FEATURES[name].display_name,
-                    unit=FEATURES[name].unit, included=included, unit_price=plan.unit_price,
+                    unit=FEATURES[name].unit, included=included, unit_price=plan.unit_prices.get(name),
+                    price_model="flat" if name in plan.unit_prices else "book", aggregation="max" if name in LEVELS else "sum",
                 )
                 for plan in missing if plan.slug in versions
                 for name, included in plan.included.items()

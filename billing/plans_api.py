@@ -1,5 +1,6 @@
 """`GET /v1/plans`: what can be subscribed to now. Customers see the public plans and their own; operators see all."""
 
+from decimal import Decimal
 from typing import Any
 
 from django.db.models import Prefetch, Q, QuerySet
@@ -55,11 +56,22 @@ def plan_document(plan: Any) -> dict[str, Any]:
                 "included": None if feature.included is None else decimal_string(feature.included),
                 "hard": feature.hard,
                 "reset_period": feature.reset_period,
-                "unit_price": None if feature.unit_price is None else decimal_string(feature.unit_price),
+                "price_model": feature.price_model,
+                "unit_price": _text(feature.unit_price),
+                "tiers": feature.tiers,
+                "package_size": _text(feature.package_size),
+                "percent": _text(feature.percent),
+                "minimum": _text(feature.minimum),
+                "maximum": _text(feature.maximum),
+                "aggregation": feature.aggregation,
             }
             for feature in version.features.all()
         },
     }
+
+
+def _text(amount: Decimal | None) -> str | None:
+    return None if amount is None else decimal_string(amount)
 
 
 def _seen_by(request: Request) -> QuerySet[Any]:

@@ -13,9 +13,21 @@ from typing import Literal
 import msgspec
 
 from pricing.money import EXACT, round_amount
+from pricing.price_models import (
+    calculate_flat,
+    calculate_package,
+    calculate_percentage,
+    calculate_tiered,
+    calculate_volume,
+)
 from pricing.pricelist import COST_BOOK, ModelPrices, RateCard
 from pricing.units import REQUEST, Side
 from pricing.usage import Quantity, Usage, tokens_of
+
+__all__ = [
+    "Charge", "ChargeLine", "calculate_flat", "calculate_package", "calculate_percentage", "calculate_tiered", "calculate_volume",
+    "rate_usage",
+]  # fmt: skip
 
 ChargeStatus = Literal["priced", "unpriced", "partial"]
 

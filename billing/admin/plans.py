@@ -112,6 +112,26 @@ class _AmountInput(forms.DecimalField):
         return _plain(value) if isinstance(value, Decimal) else value
 
 
+_NAMES = ("feature", "display_name", "unit")
+
+
+def _price_words(feature: PlanFeature) -> str:
+    """What is charged beyond what is included, in one line."""
+    price = "" if feature.unit_price is None else _plain(feature.unit_price)
+    words = {
+        "book": "as the price book says",
+        "flat": f"{price} each",
+        "package": f"{price} for each {_plain(feature.package_size or Decimal(0))}",
+        "percentage": f"{_plain(feature.percent or Decimal(0))} % of its cost",
+    }
+    said = words.get(feature.price_model) or f"{feature.price_model}, {len(feature.tiers)} tiers"
+    if feature.minimum is not None:
+        said += f", at least {_plain(feature.minimum)}"
+    if feature.maximum is not None:
+        said += f", at most {_plain(feature.maximum)}"
+    return said
+
+
 class FeatureInline(PlainAmounts, TabularInline):
     """What a version says of each feature; to look at once it is published."""
 
@@ -120,8 +140,10 @@ class FeatureInline(PlainAmounts, TabularInline):
     readonly_fields = ("included_shown", "price_shown")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        included, price = ("included", "unit_price") if _is_draft(obj) else ("included_shown", "price_shown")
-        return ("feature", "display_name", "unit", included, "hard", "reset_period", price)
+        if not _is_draft(obj):
+            return (*_NAMES, "included_shown", "hard", "reset_period", "aggregation", "price_shown")
+        prices = ("price_model", "unit_price", "tiers", "package_size", "percent", "minimum", "maximum")
+        return (*_NAMES, "included", "hard", "reset_period", "aggregation", *prices)
 
     @admin.display(description="included")
     def included_shown(self, feature: PlanFeature) -> str:
@@ -129,7 +151,7 @@ class FeatureInline(PlainAmounts, TabularInline):
 
     @admin.display(description="unit price")
     def price_shown(self, feature: PlanFeature) -> str:
-        return "as the price book says" if feature.unit_price is None else _plain(feature.unit_price)
+        return _price_words(feature)
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return _is_draft(obj) and super().has_add_permission(request, obj)

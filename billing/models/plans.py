@@ -6,13 +6,15 @@ from typing import Any, ClassVar, get_args
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 
 from billing import features, periods
 from billing.models.customer import check_currency, default_currency
+from billing.price_terms import price_terms_of
 from metering.ids import uuid7
 from pricing import clock
 from pricing.fields import AmountField
+from pricing.price_models import InvalidTiers
 
 TRIAL_DAYS_MAX = 730
 INTERVALS = [(interval, interval) for interval in get_args(periods.Interval)]
@@ -201,6 +203,19 @@ class PlanFeature(models.Model):
         MONTH = "month"
         BILLING = "billing", "billing period"
 
+    class PriceModel(models.TextChoices):
+        BOOK = "book", "as the price book says, event by event"
+        FLAT = "flat", "each at the unit price"
+        GRADUATED = "graduated", "each part at the price of its tier"
+        VOLUME = "volume", "all at the price of the tier that is reached"
+        PACKAGE = "package", "by started packages"
+        PERCENTAGE = "percentage", "a percentage of what it cost"
+
+    class Aggregation(models.TextChoices):
+        SUM = "sum"
+        MAX = "max", "highest level"
+        LAST = "last", "last level"
+
     version = models.ForeignKey(PlanVersion, on_delete=models.CASCADE, related_name="features")
     feature = models.CharField(max_length=64, help_text="As in api_calls.")
     display_name = models.CharField(max_length=100)
@@ -210,11 +225,41 @@ class PlanFeature(models.Model):
     )
     hard = models.BooleanField(default=False, help_text="On: calls beyond what is included are refused.")
     reset_period = models.CharField(max_length=8, choices=Reset.choices, default=Reset.BILLING)
+    price_model = models.CharField(
+        max_length=10,
+        choices=PriceModel.choices,
+        default=PriceModel.BOOK,
+        help_text="Beyond what is included.",
+    )
     unit_price = AmountField(
         null=True,
         blank=True,
         validators=[MinValueValidator(0)],
-        help_text="Beyond what is included. Empty: as the price book says.",
+        help_text="Flat: of one. Package: of a package. Percentage: of one, beside the percentage.",
+    )
+    tiers = models.JSONField(
+        default=list,
+        blank=True,
+        help_text='Graduated and volume: [{"up_to": "100", "unit_price": "0.05", "flat_fee": "0"}, {"up_to": null, …}].',
+    )
+    package_size = AmountField(null=True, blank=True, help_text="How many are a package.")
+    percent = AmountField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text="Of what it cost, 120 is 20 % on top.",
+    )
+    minimum = AmountField(
+        null=True, blank=True, validators=[MinValueValidator(0)], help_text="Per billing period."
+    )
+    maximum = AmountField(
+        null=True, blank=True, validators=[MinValueValidator(0)], help_text="Per billing period."
+    )
+    aggregation = models.CharField(
+        max_length=4,
+        choices=Aggregation.choices,
+        default=Aggregation.SUM,
+        help_text="Levels, as of storage, are not summed.",
     )
 
     objects: ClassVar[PlanFeatureQuerySet] = PlanFeatureQuerySet.as_manager()  # type: ignore[assignment]
@@ -228,6 +273,17 @@ class PlanFeature(models.Model):
             models.CheckConstraint(condition=Q(included=None) | Q(included__gte=0), name="billing_plan_features_included"),
             models.CheckConstraint(condition=Q(unit_price=None) | Q(unit_price__gte=0), name="billing_plan_features_price"),
             models.CheckConstraint(condition=Q(reset_period__in=["day", "week", "month", "billing"]), name="billing_plan_features_reset"),
+            models.CheckConstraint(
+                condition=Q(price_model__in=["book", "graduated", "volume"]) | Q(price_model="flat", unit_price__gte=0)
+                    | Q(price_model="package", unit_price__gte=0, package_size__gt=0) | Q(price_model="percentage", percent__gte=0),
+                name="billing_plan_features_model",
+            ),
+            models.CheckConstraint(condition=Q(aggregation__in=["sum", "max", "last"]), name="billing_plan_features_aggregation"),
+            models.CheckConstraint(
+                condition=(Q(minimum=None) | Q(minimum__gte=0)) & (Q(maximum=None) | Q(maximum__gte=0))
+                    & (Q(minimum=None) | Q(maximum=None) | Q(maximum__gte=F("minimum"))),
+                name="billing_plan_features_bounds",
+            ),
         ]  # fmt: skip
 
     def __str__(self) -> str:
@@ -245,6 +301,18 @@ class PlanFeature(models.Model):
 
     def clean(self) -> None:
         self.feature = features.canonical(self.feature)
+        needed = {
+            "flat": ("unit_price",),
+            "package": ("unit_price", "package_size"),
+            "percentage": ("percent",),
+        }
+        for name in needed.get(self.price_model, ()):
+            if getattr(self, name) is None:
+                raise ValidationError({name: f"A price that is {self.price_model} needs it."})
+        try:
+            price_terms_of(self)
+        except InvalidTiers as error:
+            raise ValidationError({"tiers": str(error)}) from None
 
 
 def _lock_draft(version_id: Any) -> None:

@@ -328,7 +328,8 @@ def test_a_plan_is_shown_as_a_new_subscription_gets_it(own: Caller) -> None:
         "concurrent_calls": None,
     }
     assert plan["features"]["scans"] == {
-        "display_name": "Scans", "unit": "scan", "included": "1000", "hard": False, "reset_period": "billing", "unit_price": "0.01",
+        "display_name": "Scans", "unit": "scan", "included": "1000", "hard": False, "reset_period": "billing", "price_model": "flat",
+        "unit_price": "0.01", "tiers": [], "package_size": None, "percent": None, "minimum": None, "maximum": None, "aggregation": "sum",
     }  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from django.core.management import call_command
 from django.db import IntegrityError, transaction
 
 from billing import plans
-from billing.features import FEATURES
 from billing.models import Plan, PlanFeature, PlanVersion, VersionPublished
 
 pytestmark = pytest.mark.django_db
@@ -41,6 +40,12 @@ def published(**terms: Any) -> PlanVersion:
 
 # What ships
 
+PAY_AS_YOU_GO: dict[str, tuple[int, str]] = {
+    "ocr_scans": (50, "0.05"), "api_calls": (10_000, "0.001"), "storage": (5, "0.02"), "ai_classifications": (100, "0.01"),
+    "emails": (1_000, "0.005"), "bank_syncs": (30, "0.03"), "sms_messages": (100, "0.10"), "pdf_exports": (200, "0.02"),
+    "webhooks": (5_000, "0.002"), "custom_reports": (50, "0.05"),
+}  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("slug", "fee", "included"),
@@ -48,8 +53,8 @@ def published(**terms: Any) -> PlanVersion:
         ("free", 0, {"api_calls": 1_000, "scans": 10, "wallet_checks": 100}),
         ("professional", 49, {"api_calls": 50_000, "scans": 1_000, "wallet_checks": 10_000}),
         ("enterprise", 0, {"api_calls": None, "scans": None, "wallet_checks": None}),
-        ("payg", 0, dict.fromkeys(sorted(FEATURES), 0)),
-        ("prepaid", 0, dict.fromkeys(sorted(FEATURES), 0)),
+        ("payg", 0, {name: included for name, (included, _) in PAY_AS_YOU_GO.items()}),
+        ("prepaid", 0, {"api_calls": 0, "documents": 0, "tokens": 0}),
     ],
 )
 def test_plans_come_with_the_tables(slug: str, fee: int, included: dict[str, int | None]) -> None:
@@ -59,10 +64,18 @@ def test_plans_come_with_the_tables(slug: str, fee: int, included: dict[str, int
     assert not version.features.filter(hard=True).exists()
 
 
-@pytest.mark.parametrize(("slug", "price"), [("free", "0.01"), ("professional", "0.01"), ("payg", None)])
+@pytest.mark.parametrize(("slug", "price"), [("free", "0.01"), ("professional", "0.01"), ("prepaid", None)])
 def test_beyond_what_is_included_a_cent_or_the_price_book(slug: str, price: str | None) -> None:
-    prices = set(shipped(slug).features.values_list("unit_price", flat=True))
-    assert prices == {None if price is None else Decimal(price)}
+    prices = set(shipped(slug).features.values_list("unit_price", "price_model"))
+    assert prices == {(None, "book") if price is None else (Decimal(price), "flat")}
+
+
+def test_pay_as_you_go_prices_ten_features_and_of_storage_the_highest_level() -> None:
+    features = shipped("payg").features.all()
+    prices = {one.feature: (one.included, one.unit_price) for one in features}
+    assert prices == {name: (included, Decimal(price)) for name, (included, price) in PAY_AS_YOU_GO.items()}
+    assert {one.feature for one in features if one.aggregation == "max"} == {"storage"}
+    assert {one.price_model for one in features} == {"flat"}
 
 
 def test_only_the_prepaid_plan_refuses_what_credits_do_not_cover() -> None:

@@ -57,6 +57,7 @@ def form(version: PlanVersion, **changed: Any) -> dict[str, Any]:
             "unit": row.unit,
         }
         facts |= {"included": row.included, "reset_period": row.reset_period, "unit_price": row.unit_price}
+        facts |= {"price_model": row.price_model, "tiers": "[]", "aggregation": row.aggregation}
         sent |= {f"features-{number}-{name}": value for name, value in facts.items()}
     return sent | changed
 
@@ -65,7 +66,7 @@ def test_a_published_version_is_shown_and_not_changed(operator: Client, free: Pl
     page = f"{BILLING}/planversion/{free.pk}/change/"
     shown = operator.get(page).content.decode()
     assert "OCR" not in shown and "Wallet checks" in shown
-    assert ">1000<" in shown and ">0.01<" in shown and "0.010" not in shown
+    assert ">1000<" in shown and ">0.01 each<" in shown and "0.010" not in shown
     assert 'name="base_fee"' not in shown and 'name="features-0-included"' not in shown
     assert operator.post(page, form(free, base_fee="5")).status_code == 403
     assert operator.post(f"{BILLING}/planversion/{free.pk}/delete/", {"post": "yes"}).status_code == 403
@@ -98,6 +99,10 @@ def test_a_draft_that_asks_for_what_cannot_be_is_sent_back(operator: Client, fre
         {"charging": "prepaid"},
         {"trial_days": "9999"},
         {"requests_per_minute": "0"},
+        {"features-0-price_model": "graduated"},
+        {"features-0-price_model": "volume", "features-0-tiers": '[{"up_to": "5", "unit_price": "1"}]'},
+        {"features-0-price_model": "package"},
+        {"features-0-price_model": "percentage"},
     ):
         answer = operator.post(f"{BILLING}/planversion/{draft.pk}/change/", form(draft, **wrong))
         assert answer.status_code == 200 and "errorlist" in answer.content.decode(), wrong

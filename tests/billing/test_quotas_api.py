@@ -69,7 +69,8 @@ def test_only_the_features_asked_for_are_answered_by_any_spelling(customer: Cust
 
 def test_the_billing_page_shows_the_quota_of_calls(customer: Customer) -> None:
     used(customer, clock.now().date(), calls=3)
-    assert by_key(customer).get("/v1/billing/usage").json()["quota"] is None
+    quota = by_key(customer).get("/v1/billing/usage").json()["quota"]
+    assert (quota["total"], quota["used"], quota["remaining"]) == ("10000", "3", "9997"), "as its plan says"
     QuotaOverride.objects.create(customer=customer, feature="api_calls", included=4)
     quota = by_key(customer).get("/v1/billing/usage").json()["quota"]
     assert (quota["total"], quota["used"], quota["remaining"], quota["percent_used"]) == ("4", "3", "1", "75")

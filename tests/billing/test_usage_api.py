@@ -93,7 +93,8 @@ def test_without_dates_the_current_period(key: str) -> None:
         "total_cost": "2.650000000148",  # 2.400000000148 + 0.25
     }
     assert document["plan"] == "payg"
-    assert [document[name] for name in ("quota", "projected", "upgrade")] == [None] * 3
+    assert (document["quota"]["total"], document["quota"]["used"]) == ("10000", "5")
+    assert [document[name] for name in ("projected", "upgrade")] == [None] * 2
 
 
 def test_nothing_used_is_zero_and_no_rows(key: str) -> None:
