@@ -8,6 +8,15 @@ from billing.budgets_api import BudgetsView, BudgetView
 from billing.check_api import CheckView
 from billing.credits_api import BalanceView, CreditsView, RefundView
 from billing.customers_api import CustomersView, CustomerView, KeysView, KeyView, SubscriptionsView
+from billing.invoices_api import (
+    DraftView,
+    ExplainView,
+    InvoicesView,
+    InvoiceView,
+    NotesView,
+    RunView,
+    StateView,
+)
 from billing.plans_api import PlansView, PlanView
 from billing.quotas_api import CustomerUsageView, QuotaView
 from billing.top_up_api import TopUpView
@@ -38,4 +47,16 @@ urlpatterns = [
         "customers/<str:customer>/credits/<uuid:grant>/refund", RefundView.as_view(), name="api-credit-refund"
     ),
     path("customers/<str:customer>/balance", BalanceView.as_view(), name="api-balance"),
+    path("invoices", InvoicesView.as_view(), name="api-invoices"),
+    path("invoices/run", RunView.as_view(), name="api-invoices-run"),
+    path("invoices/draft", DraftView.as_view(), name="api-invoices-draft"),
+    path("invoices/<uuid:invoice>", InvoiceView.as_view(), name="api-invoice"),
+    path("invoices/<uuid:invoice>/notes", NotesView.as_view(), name="api-invoice-notes"),
+    path(
+        "invoices/<uuid:invoice>/lines/<uuid:line>/explain", ExplainView.as_view(), name="api-invoice-explain"
+    ),
+    *(
+        path(f"invoices/<uuid:invoice>/{act}", StateView.as_view(act=act), name=f"api-invoice-{act}")
+        for act in ("pay", "void", "uncollectible")
+    ),
 ]

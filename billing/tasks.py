@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from celery import shared_task
 
-from billing import alerts, ledger, top_up
+from billing import alerts, invoicing, ledger, top_up
 from billing.ledger_check import check_ledger, check_postings
 from billing.payments import current_payments
 from pricing import clock
@@ -53,3 +53,13 @@ def top_up_credits() -> int:
     clock.set_offset(ClockOffset.read())
     payments = current_payments()
     return top_up.top_up_due(payments, clock.now()) if payments is not None else 0
+
+
+@shared_task(name="billing.invoices", ignore_result=True)
+def bill_what_is_over() -> int:
+    """Finalise the invoices of periods that are over; how many. Who cannot be billed is parked, and tried again next time."""
+    clock.set_offset(ClockOffset.read())
+    outcomes = [billed.outcome for billed in invoicing.run(clock.now())]
+    if failed := outcomes.count("failed"):
+        log.error("%d customers could not be billed; see the parked ones in the admin", failed)
+    return outcomes.count("charged")

@@ -10,7 +10,7 @@ from metering.policy import InvalidPolicy, WhoPays
 
 KNOWN = frozenset({
     "METERED_ROUTES", "GATE", "ENABLE_PRICING_MIDDLEWARE", "SNAPSHOT_MAX_STALE_S", "CURRENCY", "WHO_PAYS", "DEFAULT_PLAN",
-    "SPOOL_DIR", "SPOOL_MAX_MB", "REDIS_URL", "PAYMENTS",
+    "SPOOL_DIR", "SPOOL_MAX_MB", "REDIS_URL", "PAYMENTS", "BILLING_GRACE_HOURS", "INVOICE_DUE_DAYS",
 })  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import Count, Sum
 
 from metering.limits import Limit
-from metering.models import DailyUsage, DailyUserUsage, Hold
+from metering.models import DailyUsage, DailyUserUsage, Hold, UsageEvent
 from metering.store.postgres_limits import ROOMS, document_of
 from metering.store.sqlite import adapted
 from metering.store.sqlite_limits import Rooms
@@ -121,6 +121,83 @@ def _rows_of(
         rows = rows.filter(day__gte=start.date(), day__lt=end.date())
     scope = {"user_id": user_id} if user_id else {"feature": feature, "api_key_id": api_key_id}
     return rows.filter(**{name: value for name, value in scope.items() if value})
+
+
+class DayUse(msgspec.Struct, frozen=True):
+    """What was used of a feature on one day of one billing period."""
+
+    feature: str
+    period_start: datetime
+    day: date
+    quantity: Decimal
+    cost: Decimal
+
+
+class Charged(msgspec.Struct, frozen=True):
+    """What the price book made of the calls of one feature to one model, and how much that was."""
+
+    feature: str
+    provider: str
+    model: str
+    calls: int
+    quantity: Decimal
+    tokens_input: int
+    tokens_output: int
+    charge: Decimal
+    unpriced_events: int
+
+
+def used_by_day(
+    customer_id: UUID, start: datetime, end: datetime, *, since: date | None = None
+) -> list[DayUse]:
+    """Use by feature and day of the billing periods that start in [start, end), in the order of time. `since`: as well as
+    of earlier periods, from that day on."""
+    rows = DailyUsage.objects.filter(customer_id=customer_id, period_start__lt=end)
+    rows = rows.filter(period_start__gte=start) if since is None else rows.filter(day__gte=since)
+    sums = rows.values("feature", "period_start", "day").annotate(
+        used=Sum("quantity"), cost=Sum("cost_total")
+    )
+    found = sums.order_by("period_start", "day", "feature").values_list(
+        "feature", "period_start", "day", "used", "cost"
+    )
+    return [DayUse(*row) for row in found]
+
+
+def charged(customer_id: UUID, start: datetime, end: datetime) -> list[Charged]:
+    """What the price book made of the billing periods that start in [start, end), with all corrections, by feature and model."""
+    rows = DailyUsage.objects.filter(customer_id=customer_id, period_start__gte=start, period_start__lt=end)
+    groups = ("feature", "provider", "model")
+    names = ("events", "quantity", "tokens_input", "tokens_output", "charge_total", "unpriced_events")
+    sums = rows.values(*groups).annotate(**{f"{name}_sum": Sum(name) for name in names})
+    found = sums.order_by(*groups).values_list(*groups, *(f"{name}_sum" for name in names))
+    return [Charged(*row) for row in found]
+
+
+def sums_by_period(
+    customer_id: UUID, start: datetime, end: datetime
+) -> list[tuple[datetime, int, Decimal, Decimal]]:
+    """Events, quantity and charge of each billing period that starts in [start, end): they differ once anything does."""
+    rows = DailyUsage.objects.filter(customer_id=customer_id, period_start__gte=start, period_start__lt=end)
+    sums = rows.values("period_start").annotate(
+        events_sum=Sum("events"), quantity_sum=Sum("quantity"), charge_sum=Sum("charge_total")
+    )
+    return list(
+        sums.order_by("period_start").values_list("period_start", "events_sum", "quantity_sum", "charge_sum")
+    )
+
+
+def level(customer_id: UUID, feature: str, start: datetime, end: datetime, *, last: bool) -> Decimal:
+    """The highest level of a feature that was reported in the billing periods that start in [start, end), or the last one."""
+    events = UsageEvent.objects.filter(
+        customer_id=customer_id,
+        feature=feature,
+        period_start__gte=start,
+        period_start__lt=end,
+        created_at__gte=start,
+    )
+    order = ("-occurred_at", "-id") if last else ("-quantity",)
+    found = events.order_by(*order).values_list("quantity", flat=True).first()
+    return found if found is not None else Decimal(0)
 
 
 def totals(rows: Iterable[UsageRow]) -> UsageRow:

@@ -4,6 +4,7 @@ Amounts are `Decimal` everywhere. The databases keep 12 decimal places: PostgreS
 integer of 10⁻¹² units, which is where SQLite's limit comes from.
 """
 
+from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 AMOUNT_PLACES = 12
@@ -26,11 +27,30 @@ class AmountTooLarge(ValueError):
     """An amount is beyond what the database can hold exactly. Nothing was written."""
 
 
-def round_amount(value: Decimal) -> Decimal:
-    """`value` with 12 decimal places, halves to even. ValueError when it is not finite."""
+# Decimal places of the smallest coin, where they are not two (ISO 4217).
+COIN_PLACES = {
+    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"), 0),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+}  # fmt: skip
+
+
+def round_amount(value: Decimal, *, coin_of: str = "") -> Decimal:
+    """`value` with 12 decimal places, or with those of the smallest coin of the currency `coin_of`; halves to even.
+    ValueError when it is not finite."""
     if not value.is_finite():
         raise ValueError(f"an amount must be finite, not {value}")
-    return _quantize(value, _UNIT)
+    return _quantize(value, Decimal(1).scaleb(-COIN_PLACES.get(coin_of, 2)) if coin_of else _UNIT)
+
+
+def in_coins(exact: Iterable[Decimal], currency: str) -> tuple[list[Decimal], Decimal]:
+    """Amounts that a bill can show: each rounded to the smallest coin, together with what rounding has left of those before
+    it. And what is left in the end: the amounts and that are together what was given, to the last digit."""
+    amounts, left = [], Decimal(0)
+    for one in exact:
+        left = EXACT.add(left, one)
+        amounts.append(round_amount(left, coin_of=currency))
+        left = EXACT.subtract(left, amounts[-1])
+    return amounts, left
 
 
 def decimal_string(value: Decimal) -> str:

@@ -126,7 +126,7 @@ def calculate_percentage(
     share = round_amount(EXACT.divide(_times(amount, percent), HUNDRED))
     text = f"{_words(percent)} % of {_words(amount)} = {_words(share)}"
     lines = [RatedLine(amount, EXACT.divide(percent, HUNDRED), share, text)] if share else []
-    return _lines([*lines, _line(quantity, fixed_per_unit)])
+    return _lines([*lines, _line(quantity, fixed_per_unit)] if fixed_per_unit else lines)
 
 
 def bounded(rated: Rated, minimum: Decimal | None = None, maximum: Decimal | None = None) -> Rated:

@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import Celery
 from celery.schedules import crontab
+from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
@@ -44,3 +45,11 @@ app.conf.beat_schedule = {
     "compare events with daily usage": _at("metering.check_rollups", crontab(minute=5)),
     "add the ledger up again": _at("billing.check_ledger", crontab(minute=15)),
 }
+
+
+@app.on_after_configure.connect
+def _as_set(sender: Celery, **kwargs: Any) -> None:
+    """The job whose hour is a setting: settings cannot be read while Django is on its way to them."""
+    sender.conf.beat_schedule["bill the periods that are over"] = _at(
+        "billing.invoices", settings.BILLING_CRON
+    )

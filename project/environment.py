@@ -81,7 +81,9 @@ def _sections() -> dict[str, tuple[Variable, ...]]:
         "Billing": (
             v("CURRENCY", "text", "USD", "Currency of new customers, ISO 4217."),
             v("REPORT_HOUR_UTC", "number", "2", "Hour of the nightly close and report, UTC.", most=23),
-            v("BILLING_CRON", "text", "0 1 1 * *", "When the month is invoiced, as a crontab in UTC."),
+            v("BILLING_CRON", "text", "0 1 1 * *", "When the periods that are over are invoiced, as a crontab in UTC."),
+            v("BILLING_GRACE_HOURS", "number", "0", "Hours that a period waits after its end for what comes late.", most=2400),
+            v("INVOICE_DUE_DAYS", "number", "14", "Days from an invoice to the day on which it is due.", most=365),
             v("STRIPE_SECRET_KEY", "secret", "", "Stripe's secret key. Empty: nothing is reported to Stripe.", also="STRIPE_API_KEY"),
             v("STRIPE_API_BASE", "url", "", "Another address of Stripe's API, for tests.", schemes=("http", "https")),
             v("STRIPE_WEBHOOK_SECRET", "secret", "", "Signing secrets of the webhook endpoint, with commas."),

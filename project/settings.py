@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from celery.schedules import crontab
 
 from metering.policy import InvalidPolicy, WhoPays
 from metering.store.postgres import NETWORK
@@ -45,6 +46,15 @@ def _strong(name: str, value: str) -> str:
             name, value, f"is shorter than {SECRET_CHARACTERS_MIN} characters or a known default"
         )
     return value
+
+
+def _crontab(given: str) -> crontab:
+    """When a job runs: minute, hour, day of the month, month, day of the week."""
+    try:
+        minute, hour, day, month, weekday = given.split()
+        return crontab(minute=minute, hour=hour, day_of_month=day, month_of_year=month, day_of_week=weekday)
+    except ValueError as error:
+        raise environment.wrong("BILLING_CRON", given, f"is no crontab of five fields: {error}") from None
 
 
 def _currency(code: str) -> str:
@@ -206,6 +216,8 @@ TOLLGATE: dict[str, Any] = {
     "SPOOL_DIR": str(environment.path("SPOOL_DIR") or VAR_DIR / "spool"),
     "SPOOL_MAX_MB": number("SPOOL_MAX_MB"),
     "REDIS_URL": REDIS_URL,
+    "BILLING_GRACE_HOURS": number("BILLING_GRACE_HOURS"),
+    "INVOICE_DUE_DAYS": number("INVOICE_DUE_DAYS"),
 }
 
 # What the gateway reads; every one of them is a text, "" where there is none.
@@ -220,6 +232,7 @@ UPSTREAMS = {
 # --- Celery: every job is a sweep over the state of the database, so a lost message costs one tick
 
 CELERY_DIR = VAR_DIR / "celery"
+BILLING_CRON = _crontab(text("BILLING_CRON"))
 
 
 def _broker() -> tuple[str, dict[str, str]]:
@@ -273,7 +286,7 @@ LOGGING = {
 
 FIELD_ENCRYPTION_KEYS = listing("FIELD_ENCRYPTION_KEYS")
 USAGE_RETENTION_DAYS = number("USAGE_RETENTION_DAYS")
-REPORT_HOUR_UTC, BILLING_CRON = number("REPORT_HOUR_UTC"), text("BILLING_CRON")
+REPORT_HOUR_UTC = number("REPORT_HOUR_UTC")
 STRIPE_SECRET_KEY, STRIPE_API_BASE = text("STRIPE_SECRET_KEY"), text("STRIPE_API_BASE")
 STRIPE_WEBHOOK_SECRETS = listing("STRIPE_WEBHOOK_SECRET")
 STRIPE_THIN_WEBHOOK_SECRETS = listing("STRIPE_THIN_WEBHOOK_SECRET")

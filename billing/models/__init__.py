@@ -3,6 +3,7 @@
 from billing.models.access import ApiKey, OperatorToken
 from billing.models.alerts import Alert, AlertThreshold, OutboxMessage, Subject
 from billing.models.customer import Customer, Membership
+from billing.models.invoices import Invoice, InvoiceFinalised, InvoiceLine, InvoiceNumber, ParkedBilling
 from billing.models.ledger import Account, Balance, Entry, Grant, GrantUse
 from billing.models.limits import Budget, QuotaOverride
 from billing.models.plans import Plan, PlanFeature, PlanVersion, VersionPublished
@@ -20,9 +21,14 @@ __all__ = [
     "Entry",
     "Grant",
     "GrantUse",
+    "Invoice",
+    "InvoiceFinalised",
+    "InvoiceLine",
+    "InvoiceNumber",
     "Membership",
     "OperatorToken",
     "OutboxMessage",
+    "ParkedBilling",
     "Plan",
     "PlanFeature",
     "PlanVersion",

@@ -7,12 +7,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models
 
 from billing import periods
 from metering.ids import uuid7
 from metering.models import DailyUsage
 from pricing import clock
+from pricing.fields import AmountField
 
 # Words that stand in a path where a customer may stand, so no customer can be called so.
 RESERVED_NAMES = frozenset({"track", "check", "events", "health"})
@@ -76,6 +78,17 @@ class Customer(models.Model):
     tax_country = models.CharField(max_length=2, blank=True, help_text="ISO 3166, as in DE.")
     tax_id = models.CharField("tax number", max_length=64, blank=True)
     tax_exempt = models.BooleanField(default=False)
+    tax_percent = AmountField(
+        default=0, validators=[MinValueValidator(0)], help_text="Of each line of an invoice, as in 19."
+    )
+    tax_inclusive = models.BooleanField(default=False, help_text="On: prices hold the tax already.")
+    billed_until = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        db_index=True,
+        help_text="What came before is on an invoice, or came to nothing.",
+    )
     created_at = models.DateTimeField(default=clock.now, editable=False)
     updated_at = models.DateTimeField(default=clock.now, editable=False)
 

@@ -301,6 +301,10 @@ class PlanFeature(models.Model):
 
     def clean(self) -> None:
         self.feature = features.canonical(self.feature)
+        if self.feature == "tokens" and self.price_model != self.PriceModel.BOOK:
+            raise ValidationError(
+                {"price_model": "Tokens are priced by the price book, each at its model's rate."}
+            )
         needed = {
             "flat": ("unit_price",),
             "package": ("unit_price", "package_size"),
