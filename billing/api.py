@@ -11,6 +11,7 @@ from rest_framework.views import APIView
 from billing import ranges
 from billing.allowances import allowances_of
 from billing.authentication import customer_of
+from billing.estimates import estimate
 from billing.models import ApiKey, Customer
 from billing.problems import bad_request
 from billing.ranges import Days
@@ -73,9 +74,19 @@ def current_document(customer: Customer) -> dict[str, Any]:
             "total_cost": decimal_string(usage.charge_total),
         },
         "quota": quota_document(customer, at),
-        "projected": None,
+        "projected": _projected(customer, at),
         "plan": plan_of(customer),
         "upgrade": None,
+    }
+
+
+def _projected(customer: Customer, at: datetime) -> dict[str, Any]:
+    """Calls and charge by the end of the period, at the rate so far or by weekday; whole calls."""
+    made = estimate(customer, at)
+    return {
+        "calls": int(made.calls.expected),
+        "cost": decimal_string(made.total.expected),
+        "method": made.calls.method,
     }
 
 

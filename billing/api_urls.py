@@ -8,6 +8,7 @@ from billing.budgets_api import BudgetsView, BudgetView
 from billing.check_api import CheckView
 from billing.credits_api import BalanceView, CreditsView, RefundView
 from billing.customers_api import CustomersView, CustomerView, KeysView, KeyView, SubscriptionsView
+from billing.history_api import EstimateView, MonthsView, PeriodsView
 from billing.invoices_api import (
     DraftView,
     ExplainView,
@@ -42,6 +43,9 @@ urlpatterns = [
     path("usage/<str:customer>", CustomerUsageView.as_view(), name="api-customer-usage"),
     path("usage/<str:customer>/quotas/<str:feature>", QuotaView.as_view(), name="api-quota"),
     path("billing/usage", UsageView.as_view(), name="api-usage"),
+    path("billing/usage/history", MonthsView.as_view(), name="api-usage-months"),
+    path("usage/<str:customer>/history", PeriodsView.as_view(), name="api-usage-periods"),
+    path("usage/<str:customer>/estimate", EstimateView.as_view(), name="api-usage-estimate"),
     path("customers/<str:customer>/credits", CreditsView.as_view(), name="api-credits"),
     path(
         "customers/<str:customer>/credits/<uuid:grant>/refund", RefundView.as_view(), name="api-credit-refund"

@@ -49,13 +49,13 @@ class Item(msgspec.Struct, frozen=True):
 def rate_period(customer: Customer, version: PlanVersion | None, period: Period) -> list[Item]:
     """Everything that `period` comes to, in the order of an invoice. `version`: the plan at its end."""
     return [
-        *_fees(customer, version, period),
+        *fees(customer, period),
         *_features(customer, version, period),
         *_usage(customer, period),
     ]
 
 
-def _fees(customer: Customer, version: PlanVersion | None, period: Period) -> Iterator[Item]:
+def fees(customer: Customer, period: Period) -> Iterator[Item]:
     """The base fee of each subscription for the part of the period that it ran."""
     running = customer.subscriptions.filter(started_at__lt=period.end).exclude(ended_at__lte=period.start)
     for subscription in running.select_related("plan_version__plan").order_by("started_at"):

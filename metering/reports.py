@@ -173,6 +173,61 @@ def charged(customer_id: UUID, start: datetime, end: datetime) -> list[Charged]:
     return [Charged(*row) for row in found]
 
 
+class FeatureDay(msgspec.Struct, frozen=True):
+    """What was used of a feature on one UTC day."""
+
+    day: date
+    feature: str
+    calls: int
+    quantity: Decimal
+    tokens: int
+    charge: Decimal
+
+
+def by_feature_and_day(customer_id: UUID, first: date, end: date) -> list[FeatureDay]:
+    """Use of the days [first, end) by feature, in the order of time."""
+    rows = DailyUsage.objects.filter(customer_id=customer_id, day__gte=first, day__lt=end)
+    names = ("events", "quantity", "tokens_total", "charge_total")
+    sums = rows.values("day", "feature").annotate(**{f"{name}_sum": Sum(name) for name in names})
+    found = sums.order_by("day", "feature").values_list("day", "feature", *(f"{name}_sum" for name in names))
+    return [FeatureDay(*row) for row in found]
+
+
+def first_day(customer_id: UUID) -> date | None:
+    """The first day on which anything was used; None where nothing was."""
+    days = DailyUsage.objects.filter(customer_id=customer_id).order_by("day").values_list("day", flat=True)
+    return days.first()
+
+
+class PeriodUse(msgspec.Struct, frozen=True):
+    """What was used of a feature in one billing period."""
+
+    period_start: datetime
+    feature: str
+    calls: int
+    quantity: Decimal
+    tokens: int
+    charge: Decimal
+
+
+def period_starts(customer_id: UUID, limit: int) -> list[datetime]:
+    """The starts of the last so many billing periods in which anything was used, the newest first."""
+    starts = DailyUsage.objects.filter(customer_id=customer_id).order_by("-period_start")
+    return list(starts.values_list("period_start", flat=True).distinct()[:limit])
+
+
+def by_period(customer_id: UUID, since: datetime) -> list[PeriodUse]:
+    """Use of the billing periods that start at `since` or later, by feature, the newest period first."""
+    rows = DailyUsage.objects.filter(customer_id=customer_id, period_start__gte=since)
+    names = ("events", "quantity", "tokens_total", "charge_total")
+    sums = rows.values("period_start", "feature").annotate(**{f"{name}_sum": Sum(name) for name in names})
+    order = sums.order_by("-period_start", "feature")
+    return [
+        PeriodUse(*row)
+        for row in order.values_list("period_start", "feature", *(f"{name}_sum" for name in names))
+    ]
+
+
 def sums_by_period(
     customer_id: UUID, start: datetime, end: datetime
 ) -> list[tuple[datetime, int, Decimal, Decimal]]:

@@ -161,7 +161,7 @@ def test_what_rounding_has_left_makes_no_invoice_by_itself() -> None:
     customer = customer_with("1.004")
     assert [outcome for _, outcome, _ in outcomes()] == ["charged", "nothing to bill", "nothing to bill"]
     used(customer, date(2026, 6, 9), charge="0.006")
-    july = invoicing.next_period(Customer.objects.get())
+    july = drafts.next_period(Customer.objects.get())
     assert draft_of(customer, july).total == D("0.01")
 
 

@@ -94,7 +94,9 @@ def test_without_dates_the_current_period(key: str) -> None:
     }
     assert document["plan"] == "payg"
     assert (document["quota"]["total"], document["quota"]["used"]) == ("10000", "5")
-    assert [document[name] for name in ("projected", "upgrade")] == [None] * 2
+    # nineteen of thirty days: 6 calls become 9
+    assert (document["projected"]["calls"], document["projected"]["method"]) == (9, "elapsed")
+    assert document["upgrade"] is None
 
 
 def test_nothing_used_is_zero_and_no_rows(key: str) -> None:
