@@ -81,7 +81,7 @@ def draft_of(customer: Customer, period: Period) -> Draft:
 def next_period(customer: Customer) -> Period:
     """The first period of the customer that is not billed yet. Another grid (a subscription that starts with an anchor of its
     own, or ends) ends a period early."""
-    start = customer.billed_until or customer.period_at(customer.created_at).start
+    start = customer.billed_until or _first_start(customer)
     end = customer.period_at(start).end
     changes = Q(started_at__gt=start, started_at__lt=end) | Q(ended_at__gt=start, ended_at__lt=end)
     cuts: set[datetime] = set()
@@ -91,6 +91,13 @@ def next_period(customer: Customer) -> Period:
         if customer.period_at(cut).start == cut:
             return Period(start, cut)
     return Period(start, end)
+
+
+def _first_start(customer: Customer) -> datetime:
+    """Where there is something to bill for the first time: a subscription or use; else the period in which it came."""
+    begun = customer.subscriptions.order_by("started_at").values_list("started_at", flat=True).first()
+    used = reports.first_period(customer.pk)
+    return min((at for at in (begun, used) if at), default=customer.period_at(customer.created_at).start)
 
 
 def _version_at_end(customer: Customer, period: Period) -> PlanVersion | None:

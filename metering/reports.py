@@ -199,6 +199,12 @@ def first_day(customer_id: UUID) -> date | None:
     return days.first()
 
 
+def first_period(customer_id: UUID) -> datetime | None:
+    """The start of the first billing period in which anything was used; None where nothing was."""
+    starts = DailyUsage.objects.filter(customer_id=customer_id).order_by("period_start")
+    return starts.values_list("period_start", flat=True).first()
+
+
 class PeriodUse(msgspec.Struct, frozen=True):
     """What was used of a feature in one billing period."""
 

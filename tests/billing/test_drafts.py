@@ -203,8 +203,15 @@ def test_periods_follow_each_other_from_the_month_in_which_the_customer_came() -
     assert next_period(customer) == APRIL
 
 
+def test_who_begins_with_a_subscription_is_billed_from_its_start_on() -> None:
+    customer, _ = payer(created_at=datetime(2026, 3, 9, tzinfo=UTC))
+    subscribe(customer, "free", datetime(2026, 3, 9, 1, tzinfo=UTC))
+    assert next_period(customer).start == datetime(2026, 3, 9, 1, tzinfo=UTC)
+
+
 def test_a_subscription_with_periods_of_its_own_ends_the_month_early() -> None:
     customer = customer_on()
+    used(customer, date(2026, 3, 2))
     tenth = MARCH.start + timedelta(days=9)
     subscribe(customer, "free", tenth)
     assert next_period(customer) == Period(MARCH.start, tenth)
