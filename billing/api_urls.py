@@ -7,7 +7,14 @@ from billing.api import UsageView
 from billing.budgets_api import BudgetsView, BudgetView
 from billing.check_api import CheckView
 from billing.credits_api import BalanceView, CreditsView, RefundView
-from billing.customers_api import CustomersView, CustomerView, KeysView, KeyView, SubscriptionsView
+from billing.customers_api import (
+    CustomersView,
+    CustomerView,
+    KeysView,
+    KeyView,
+    SubscriptionsView,
+    SubscriptionView,
+)
 from billing.history_api import EstimateView, MonthsView, PeriodsView
 from billing.invoices_api import (
     DraftView,
@@ -28,6 +35,14 @@ urlpatterns = [
     path("customers/<str:customer>/keys", KeysView.as_view(), name="api-keys"),
     path("customers/<str:customer>/keys/<uuid:key>", KeyView.as_view(), name="api-key"),
     path("customers/<str:customer>/subscriptions", SubscriptionsView.as_view(), name="api-subscriptions"),
+    *(
+        path(
+            f"customers/<str:customer>/subscriptions/<uuid:subscription>/{act}",
+            SubscriptionView.as_view(act=act),
+            name=f"api-subscription-{act}",
+        )
+        for act in ("cancel", "keep", "upgrade")
+    ),
     path("plans", PlansView.as_view(), name="api-plans"),
     path("plans/<str:plan>", PlanView.as_view(), name="api-plan"),
     path("customers/<str:customer>/budgets", BudgetsView.as_view(), name="api-budgets"),

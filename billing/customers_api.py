@@ -1,8 +1,10 @@
 """`/v1/customers`: customers, their API keys and their subscriptions. For operators; a customer sees its own, and its owner and
 admins issue and revoke its keys."""
 
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -18,6 +20,7 @@ from billing.authentication import customer_of, customers_seen_by, is_operator, 
 from billing.bodies import body_of
 from billing.idempotency import once
 from billing.models import ApiKey, Customer, Subscription
+from billing.models.plans import TRIAL_DAYS_MAX
 from billing.pages import page_of
 from billing.periods import Period
 from billing.plans import default_slug
@@ -29,6 +32,7 @@ from pricing import clock
 from pricing.money import decimal_string
 
 PAGE = ("cursor", "limit")
+YEAR_MIN, YEAR_MAX = 1970, 9000  # any zone of whose instants both databases hold
 SHOWN_ONCE = (
     "The key itself was shown once, in the first answer. If that was lost, revoke this one and issue another."
 )
@@ -51,6 +55,13 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class SubscriptionBody(msgspec.Struct, forbid_unknown_fields=True):
     plan: str
+    when: Literal["now", "period_end"] = "now"
+    trial_days: int | None = None  # the plan's, for who was never on it
+    anchor: datetime | None = None  # where its periods start to be counted: the instant at which it starts
+
+
+class CancelBody(msgspec.Struct, forbid_unknown_fields=True):
+    when: Literal["now", "period_end"] = "period_end"
 
 
 class CustomersView(APIView):
@@ -115,6 +126,34 @@ class KeyView(APIView):
         return Response(status=204)
 
 
+class SubscriptionView(APIView):
+    """An act on the subscription that runs: `cancel`, `keep` (take back what was arranged), `upgrade` (to the newest version)."""
+
+    act: str = ""
+
+    def post(self, request: Request, customer: str, subscription: UUID) -> Response:
+        operator_only(request)
+        rows = customer_of(request, customer).subscriptions.select_related("plan_version__plan", "customer")
+        found, now = rows.filter(pk=subscription).first(), clock.now()
+        if found is None:
+            raise not_found("This customer has no such subscription.")
+        with _told():
+            shown = self._do(request, found, now)
+        return Response(subscription_document(shown, now))
+
+    def _do(self, request: Request, found: Subscription, now: datetime) -> Subscription:
+        if self.act == "upgrade":
+            return subscriptions.upgrade(found, now)[0]
+        if self.act == "keep":
+            subscriptions.keep(found)
+        elif body_of(request, CancelBody).when == "now":
+            subscriptions.cancel(found, now)
+        else:
+            subscriptions.change_at_period_end(found, None, now)
+        found.refresh_from_db()
+        return found
+
+
 class SubscriptionsView(APIView):
     """The customer's subscriptions, newest first; another plan by an operator."""
 
@@ -132,7 +171,9 @@ class SubscriptionsView(APIView):
         started: list[bool] = []
 
         def subscribe() -> UUID:
-            subscription, is_new = _subscribe(payer, body.plan, now)
+            if body.when == "period_end":
+                return _arrange(payer, body.plan, now)
+            subscription, is_new = _subscribe(payer, body.plan, now, body.trial_days, _utc(body.anchor))
             started.append(is_new)
             return subscription.pk
 
@@ -201,6 +242,9 @@ def subscription_document(subscription: Subscription, at: datetime) -> dict[str,
         "interval": version.interval,
         "started_at": subscription.started_at.isoformat(),
         "ended_at": subscription.ended_at and subscription.ended_at.isoformat(),
+        "trial_ends_at": subscription.trial_ends_at and subscription.trial_ends_at.isoformat(),
+        "changes_at": subscription.changes_at and subscription.changes_at.isoformat(),
+        "changes_to": subscription.changes_to.plan.slug if subscription.changes_to else None,
         "period": _span(subscription.period_at(at)) if subscription.ended_at is None else None,
     }
 
@@ -223,9 +267,37 @@ def _add(body: CustomerBody, at: datetime) -> UUID:
     return made
 
 
-def _subscribe(customer: Customer, plan: str, at: datetime) -> tuple[Subscription, bool]:
+def _subscribe(
+    customer: Customer, plan: str, at: datetime, trial_days: int | None = None, anchor: datetime | None = None
+) -> tuple[Subscription, bool]:
+    if trial_days is not None and not 0 <= trial_days <= TRIAL_DAYS_MAX:
+        raise bad_request(f"trial_days: 0 to {TRIAL_DAYS_MAX}.")
+    with _told():
+        return subscriptions.subscribe(customer, plan, at, trial_days=trial_days, anchor=anchor)
+
+
+def _utc(anchor: datetime | None) -> datetime | None:
+    if anchor is None:
+        return None
+    if anchor.tzinfo is None or not YEAR_MIN <= anchor.year <= YEAR_MAX:
+        raise bad_request(f"anchor: an instant with its time zone, from {YEAR_MIN} to {YEAR_MAX}.")
+    return anchor.astimezone(UTC)
+
+
+def _arrange(customer: Customer, plan: str | None, at: datetime) -> UUID:
+    running = customer.subscriptions.running().select_related("plan_version").first()
+    if running is None:
+        raise bad_request("It has no subscription whose period could end: when has to be now.")
+    with _told():
+        subscriptions.change_at_period_end(running, plan, at)
+    return running.pk
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What cannot be is told to whoever asked. Raises Refused."""
     try:
-        return subscriptions.subscribe(customer, plan, at)
+        yield
     except SubscriptionChanged as error:
         raise Refused(Refusal(409, "subscription_changed", "Subscription changed", str(error))) from None
     except SubscriptionError as error:

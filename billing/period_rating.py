@@ -60,9 +60,10 @@ def fees(customer: Customer, period: Period) -> Iterator[Item]:
     running = customer.subscriptions.filter(started_at__lt=period.end).exclude(ended_at__lte=period.start)
     for subscription in running.select_related("plan_version__plan").order_by("started_at"):
         fee = subscription.plan_version.base_fee
-        part = Period(
-            max(subscription.started_at, period.start), min(subscription.ended_at or period.end, period.end)
+        begins = max(
+            subscription.started_at, subscription.trial_ends_at or subscription.started_at, period.start
         )
+        part = Period(begins, min(subscription.ended_at or period.end, period.end))
         while fee and part.start < part.end:
             interval = subscription.period_at(part.start)
             run = Period(part.start, min(part.end, interval.end))

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from celery import shared_task
 
-from billing import alerts, invoicing, ledger, top_up
+from billing import alerts, invoicing, ledger, subscriptions, top_up
 from billing.ledger_check import check_ledger, check_postings
 from billing.payments import current_payments
 from pricing import clock
@@ -63,3 +63,10 @@ def bill_what_is_over() -> int:
     if failed := outcomes.count("failed"):
         log.error("%d customers could not be billed; see the parked ones in the admin", failed)
     return outcomes.count("charged")
+
+
+@shared_task(name="billing.subscriptions", ignore_result=True)
+def change_subscriptions() -> int:
+    """Carry out the changes of subscriptions whose instant has come; how many."""
+    clock.set_offset(ClockOffset.read())
+    return subscriptions.carry_out_due(clock.now())

@@ -20,6 +20,7 @@ RATE_UNPRICED_S = 30
 EXPIRE_CREDITS_S = 10
 ALERTS_S = 5
 TOP_UP_S = 10
+SUBSCRIPTIONS_S = 10
 
 
 def _every(task: str, seconds: int) -> dict[str, Any]:
@@ -38,6 +39,7 @@ app.conf.beat_schedule = {
     "rate what had no price": _every("metering.rate_unpriced", RATE_UNPRICED_S),
     "expire credits": _every("billing.expire_credits", EXPIRE_CREDITS_S),
     "say which thresholds were reached": _every("billing.alerts", ALERTS_S),
+    "change subscriptions as arranged": _every("billing.subscriptions", SUBSCRIPTIONS_S),
     "buy credits that have run low": _every("billing.top_up", TOP_UP_S),
     "vacuum the hot tables": _every("metering.vacuum", VACUUM_S),
     "make partitions ahead": _at("metering.partitions", crontab(hour=0, minute=10)),

@@ -256,7 +256,16 @@ class PlanVersionAdmin(PlainAmounts, ModelAdmin):
 class SubscriptionAdmin(KeptForever):
     """Who is on which plan, to look at: acts change it, since a change has to be seen by the ledger as well."""
 
-    list_display = ("customer", "plan_version", "started_at", "ended_at", "anchor")
+    list_display = (
+        "customer",
+        "plan_version",
+        "started_at",
+        "ended_at",
+        "trial_ends_at",
+        "changes_at",
+        "changes_to",
+        "anchor",
+    )
     list_filter = (("ended_at", admin.EmptyFieldListFilter), "plan_version__plan", "started_at")
     list_select_related = ("customer", "plan_version__plan")
     search_fields = ("customer__external_id", "customer__name", "plan_version__plan__slug", "id")

@@ -30,6 +30,18 @@ class Subscription(models.Model):
     started_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True, help_text="Empty: it runs.")
     anchor = models.DateTimeField(help_text="Where its periods start to be counted.")
+    trial_ends_at = models.DateTimeField(null=True, blank=True, help_text="Until then there is no base fee.")
+    changes_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it ends by arrangement, or gives way to another."
+    )
+    changes_to = models.ForeignKey(
+        PlanVersion,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Empty: it just ends.",
+    )
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
     objects: ClassVar[SubscriptionQuerySet] = SubscriptionQuerySet.as_manager()  # type: ignore[assignment]
@@ -38,11 +50,17 @@ class Subscription(models.Model):
         db_table = "billing_subscriptions"
         ordering = ["-created_at", "-id"]
         indexes: ClassVar = [
-            models.Index(fields=["customer", "started_at"], name="billing_subscriptions_time")
+            models.Index(fields=["customer", "started_at"], name="billing_subscriptions_time"),
+            models.Index(
+                fields=["changes_at"],
+                condition=Q(ended_at=None, changes_at__isnull=False),
+                name="billing_subscriptions_due",
+            ),
         ]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["customer"], condition=Q(ended_at=None), name="billing_subscriptions_one_runs"),
             models.CheckConstraint(condition=Q(ended_at=None) | Q(ended_at__gt=F("started_at")), name="billing_subscriptions_end"),
+            models.CheckConstraint(condition=Q(changes_to=None) | Q(changes_at__isnull=False), name="billing_subscriptions_change"),
         ]  # fmt: skip
 
     def __str__(self) -> str:

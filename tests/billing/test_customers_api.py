@@ -285,7 +285,7 @@ def test_an_operator_puts_a_customer_on_another_plan(operator: Caller) -> None:
         1,
     )
     assert (oldest["plan"], oldest["ended_at"], oldest["period"]) == ("free", newest["started_at"], None)
-    assert newest["period"]["start"] == newest["started_at"]
+    assert newest["period"]["start"] == oldest["started_at"], "periods go on as they were"
     assert operator.get("customers/payer").json()["plan"] == "professional"
     assert operator.get("billing/usage", customer="payer").json()["plan"] == "professional"
 
