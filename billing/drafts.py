@@ -6,16 +6,16 @@ known whenever somebody asks. Finalising writes exactly this (`billing.invoicing
     equation Σ of all lines before they are rounded = Σ of the lines as they are shown + what is carried to the next invoice
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import msgspec
-from django.db.models import Q, Sum
+from django.db.models import Q, QuerySet, Sum
 
 from billing.models import Balance, Customer, Entry, Invoice, InvoiceLine, PlanVersion, Subscription
-from billing.period_rating import Item, rate_period
+from billing.period_rating import Item, rate_period, said_then
 from billing.periods import Period
 from billing.subscriptions import version_of
 from metering import reports
@@ -72,7 +72,7 @@ def draft_of(customer: Customer, period: Period) -> Draft:
     earlier = list(_earlier(customer, period))
     items = rate_period(customer, version, period)
     late, seen = _late(customer, period, earlier)
-    items += [*late, *_paid_otherwise(customer, period), *_left_over(period, earlier)]
+    items += [*late, *_paid_otherwise(customer, period), *_left_over(customer, period)]
     percent = ZERO if customer.tax_exempt else customer.tax_percent
     lines, carried = _in_coins(items, customer, percent, period)
     return Draft(customer, version, period, customer.currency, percent, lines, carried, seen)
@@ -111,11 +111,14 @@ def _version_at_end(customer: Customer, period: Period) -> PlanVersion | None:
     return version_of(customer) if not customer.subscriptions.exists() else None
 
 
-def _earlier(customer: Customer, period: Period) -> "Iterable[Invoice]":
-    invoices = Invoice.objects.counting().filter(customer=customer, kind=Invoice.Kind.INVOICE)
-    return invoices.filter(
-        period_start__gte=period.start - LATE_WITHIN, period_end__lte=period.start
-    ).order_by("period_start")
+def _invoices_of(customer: Customer) -> "QuerySet[Invoice]":
+    return Invoice.objects.counting().filter(customer=customer, kind=Invoice.Kind.INVOICE)
+
+
+def _earlier(customer: Customer, period: Period) -> "QuerySet[Invoice]":
+    """Those to whose periods something may still come."""
+    lately = _invoices_of(customer).filter(period_start__gte=period.start - LATE_WITHIN)
+    return lately.filter(period_end__lte=period.start).order_by("period_start")
 
 
 def _late(
@@ -148,7 +151,7 @@ def _late_items(customer: Customer, invoice: Invoice, billed: Period) -> Iterato
         key = _key_of(line)
         before[key] = before.get(key, ZERO) + line.exact
     now: dict[Key, tuple[Decimal, Item]] = {}
-    for item in rate_period(customer, invoice.plan_version, billed):
+    for item in rate_period(customer, invoice.plan_version, billed, overrides=said_then(invoice.overrides)):
         if item.kind in _USAGE:
             total, _ = now.get(item.key, (ZERO, item))
             now[item.key] = (total + item.exact, item)
@@ -208,9 +211,10 @@ def _moved_since(customer: Customer, at: datetime) -> dict[str, Decimal]:
     return moved
 
 
-def _left_over(period: Period, earlier: Sequence[Invoice]) -> Iterator[Item]:
-    if earlier and earlier[-1].carried:
-        last = earlier[-1]
+def _left_over(customer: Customer, period: Period) -> Iterator[Item]:
+    """However long ago the last invoice was."""
+    last = _invoices_of(customer).filter(period_end__lte=period.start).order_by("period_start").last()
+    if last is not None and last.carried:
         yield Item(
             Kind.CARRIED, f"Carried over from {last.number}", last.carried, period,
             source={"invoice": last.number, "text": "what rounding left, or more was given back than charged"},

@@ -18,6 +18,7 @@ from django.db.models import F, Q
 
 from billing.drafts import Draft, draft_of, next_period
 from billing.models import Customer, Invoice, InvoiceLine, ParkedBilling
+from billing.period_rating import overrides_document
 from billing.periods import Period
 from metering.ids import NIL, uuid7
 from pricing import clock
@@ -129,6 +130,7 @@ def _write(draft: Draft, now: datetime) -> Invoice:
         id=uuid7(now), customer=draft.customer, plan_version=draft.version, period_start=draft.period.start,
         period_end=draft.period.end, currency=draft.currency, subtotal=draft.subtotal, tax=draft.tax, total=draft.total,
         carried=draft.carried, created_at=now, due_at=due, seen=draft.seen,
+        overrides=overrides_document(draft.customer),
         state=Invoice.State.PAID if is_paid else Invoice.State.OPEN, closed_at=now if is_paid else None,
     )  # fmt: skip
     invoice.number = next_number(now)
@@ -200,6 +202,8 @@ def charge_monthly_usage(customer: Customer, year: int, month: int) -> Charge:
     if period.end + grace() > now:
         return Charge(False, ZERO, f"The period runs until {period.end.isoformat()}.", usage)
     expected = next_period(customer)
+    if period.start == expected.start:
+        period = expected  # which a change of the subscription may have ended early
     if period.start != expected.start and _there(customer, period) is None:
         return Charge(False, ZERO, f"The period from {expected.start.isoformat()} comes first.", usage)
     invoice, is_new = finalise(customer, period, now)

@@ -46,11 +46,20 @@ class Item(msgspec.Struct, frozen=True):
         return (kind, self.feature, self.source.get("provider", ""), self.source.get("model", ""))
 
 
-def rate_period(customer: Customer, version: PlanVersion | None, period: Period) -> list[Item]:
-    """Everything that `period` comes to, in the order of an invoice. `version`: the plan at its end."""
+def rate_period(
+    customer: Customer,
+    version: PlanVersion | None,
+    period: Period,
+    *,
+    overrides: list[QuotaOverride] | None = None,
+) -> list[Item]:
+    """Everything that `period` comes to, in the order of an invoice. `version`: the plan at its end; `overrides`: what the
+    customer got instead (None: what it gets now)."""
+    if overrides is None:
+        overrides = list(customer.quota_overrides.all())
     return [
         *fees(customer, period),
-        *_features(customer, version, period),
+        *_features(customer, version, period, {one.feature: one for one in overrides}),
         *_usage(customer, period),
     ]
 
@@ -82,9 +91,40 @@ def fees(customer: Customer, period: Period) -> Iterator[Item]:
             part = Period(run.end, part.end)
 
 
-def _features(customer: Customer, version: PlanVersion | None, period: Period) -> Iterator[Item]:
+def overrides_document(customer: Customer) -> dict[str, list[str | None]]:
+    """What the customer gets instead of what its plan says, as an invoice keeps it: what comes late to its period is priced by
+    that, whatever was agreed since."""
+    return {
+        one.feature: [_text(one.included), _text(one.unit_price), one.reset_period]
+        for one in customer.quota_overrides.all()
+    }
+
+
+def said_then(kept: dict[str, list[str | None]]) -> list[QuotaOverride]:
+    """The overrides that an invoice has kept."""
+    return [
+        QuotaOverride(
+            feature=feature,
+            included=_number(included),
+            unit_price=_number(price),
+            reset_period=reset or "billing",
+        )
+        for feature, (included, price, reset) in kept.items()
+    ]
+
+
+def _text(value: Decimal | None) -> str | None:
+    return None if value is None else decimal_string(value)
+
+
+def _number(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+def _features(
+    customer: Customer, version: PlanVersion | None, period: Period, overrides: dict[str, QuotaOverride]
+) -> Iterator[Item]:
     said: dict[str, PlanFeature] = {one.feature: one for one in version.features.all()} if version else {}
-    overrides = {one.feature: one for one in customer.quota_overrides.all()}
     wanted: list[tuple[str, PlanFeature | QuotaOverride, PlanFeature, PriceTerms]] = []
     for name, feature in said.items():
         of = overrides.get(name, feature)

@@ -50,7 +50,7 @@ class InvoiceAdmin(ToLookAt):
     list_select_related = ("customer",)
     search_fields = ("number", "customer__external_id", "customer__name")
     date_hierarchy = "created_at"
-    exclude = ("seen",)
+    exclude = ("seen", "overrides")
     inlines = (LineInline,)
     actions = ("mark_paid",)
 

@@ -153,6 +153,13 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "overrides",
+                    models.JSONField(
+                        default=dict,
+                        help_text="What the customer got instead of what its plan said, by feature: what comes late is priced by it.",
+                    ),
+                ),
+                (
                     "corrects",
                     models.ForeignKey(
                         blank=True,

@@ -71,6 +71,10 @@ class Invoice(models.Model):
         default=dict,
         help_text="What daily usage came to when it was made, by the start of a period: by that later invoices see what came late.",
     )
+    overrides = models.JSONField(
+        default=dict,
+        help_text="What the customer got instead of what its plan said, by feature: what comes late is priced by it.",
+    )
 
     objects: ClassVar[InvoiceQuerySet] = InvoiceQuerySet.as_manager()  # type: ignore[assignment]
 

@@ -255,6 +255,29 @@ def test_a_correction_after_the_bill_is_given_back_on_the_next() -> None:
     assert draft_of(customer, MAY).total == D("1.40")
 
 
+def test_what_comes_late_is_priced_as_was_agreed_then() -> None:
+    """5 scans beyond at 0.50 were billed; two more come when the price is 9.00: 7 × 0.50 − 2.50."""
+    customer = customer_on("free")
+    QuotaOverride.objects.create(customer=customer, feature="scans", included=D(0), unit_price=D("0.50"))
+    used(customer, date(2026, 3, 9), feature="scans", calls=5)
+    finalise(customer, MARCH, NOW)
+    QuotaOverride.objects.update(unit_price=D(9))
+    used(customer, date(2026, 3, 10), feature="scans", calls=2)
+    used(customer, date(2026, 4, 10), feature="scans", calls=1)
+    assert lines(draft_of(customer, APRIL)) == [
+        ("feature", "1 × 9 = 9", "9.00"), ("late", "3.5 by now, less 2.5 billed", "1.00"),
+    ]  # fmt: skip
+
+
+def test_what_was_carried_is_there_years_later() -> None:
+    customer = customer_on()
+    used(customer, date(2026, 3, 9), charge="1.004")
+    finalise(customer, MARCH, NOW)
+    later = Period(datetime(2028, 3, 1, tzinfo=UTC), datetime(2028, 4, 1, tzinfo=UTC))
+    used(customer, date(2028, 3, 9), charge="0.006")
+    assert draft_of(customer, later).total == D("0.01")
+
+
 def test_what_rounding_leaves_is_carried_and_never_lost() -> None:
     customer = customer_on()
     for month in (3, 4, 5):
