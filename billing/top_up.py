@@ -6,6 +6,7 @@ without paying again; the grant has it too. What was decided is not decided agai
 """
 
 import logging
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -16,7 +17,7 @@ from django.db.models import F, Sum
 from billing import ledger
 from billing.models import Balance, TopUp, TopUpRule
 from billing.payments import Payment, Payments
-from metering.ids import uuid7
+from metering.ids import NIL, uuid7
 
 log = logging.getLogger("billing.top_up")
 
@@ -25,12 +26,24 @@ PAGE = 200
 COMMENT = "bought by the top-up rule"
 
 
-def top_up_due(payments: Payments, at: datetime) -> int:
-    """Finish what is pending, and buy for whoever is low; how many purchases were paid."""
+def top_up_due(payments: Payments, at: datetime, *, page: int = PAGE) -> int:
+    """Finish what is pending, and buy for whoever is low; how many purchases were paid. Those of which nobody can say whether
+    they were paid keep no other from its turn."""
     for rule in _low():
         _begin(rule, at)
-    pending = TopUp.objects.filter(state=TopUp.State.PENDING).order_by("created_at")[:PAGE]
-    return sum(_finish(purchase, payments, at) for purchase in pending)
+    return sum(_finish(purchase, payments, at) for purchase in _pending(page))
+
+
+def _pending(page: int) -> Iterator[TopUp]:
+    """The oldest first, in pages."""
+    after = NIL
+    while True:
+        waiting = TopUp.objects.filter(state=TopUp.State.PENDING, pk__gt=after)
+        found = list(waiting.order_by("pk")[:page])
+        yield from found
+        if len(found) < page:
+            return
+        after = found[-1].pk
 
 
 def _low() -> list[UUID]:

@@ -150,6 +150,17 @@ def test_what_is_pending_or_unknown_is_asked_for_again_under_the_same_key(custom
     assert (TopUp.objects.get().reference, len(till.taken), available(customer)) == ("pay_9", 1, 20)
 
 
+def test_purchases_of_which_nothing_is_known_keep_no_other_from_its_turn() -> None:
+    """Two whole pages of them are older than the one that can be paid."""
+    for number in range(5):
+        one = payer(f"payer-{number}")[0]
+        ledger.set_hard(one, hard=True)
+        a_rule(one)
+    till = Till(*(OSError("the provider is away") for _ in range(4)))
+    assert top_up.top_up_due(till, NOON, page=2) == 1
+    assert (till.asked, TopUp.objects.filter(state="pending").count()) == (5, 4)
+
+
 def test_after_three_payments_declined_in_a_row_the_rule_is_off(customer: Customer) -> None:
     a_rule(customer)
     till = Till(*(Payment("declined", detail="no funds") for _ in range(9)))
